@@ -1,0 +1,356 @@
+# SPDX-License-Identifier: AGPL-3.0-only
+"""What each operation means: entries + request → changes and an event.
+
+Pure: time and identifiers arrive as arguments, nothing here is remembered. `decide` is the whole
+interface; each request type has one rule below. The events are the ``RegistryEvent`` union of the
+wire protocol (section 5.2) and encode to its JSON as they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from plexus_registry import backend as fields
+from plexus_registry.backend import Address, Backend, Change, Declaration, Put, Remove, Source
+from plexus_registry.catalog import View
+from plexus_registry.errors import InvalidValue, word
+
+# --- requests -----------------------------------------------------------------------------------
+
+
+class Register(msgspec.Struct, frozen=True, kw_only=True):
+    """Add a backend, or say again that it is there. Fields as they came, not yet validated."""
+
+    name: str
+    host: str
+    port: int
+    protocol: str | None = None
+    description: str | None = None
+    namespace: str | None = None
+    version: str | None = None
+    metadata: Any = None
+    source: Source = Source.MANUAL
+
+
+class Update(msgspec.Struct, frozen=True, kw_only=True):
+    """Change fields of a known backend; None keeps, an empty text clears."""
+
+    name: str
+    host: str | None = None
+    port: int | None = None
+    protocol: str | None = None
+    description: str | None = None
+    namespace: str | None = None
+
+
+class Delete(msgspec.Struct, frozen=True):
+    """Forget a backend."""
+
+    name: str
+
+
+class Ping(msgspec.Struct, frozen=True):
+    """Record that a backend is alive."""
+
+    name: str
+
+
+class Deregister(msgspec.Struct, frozen=True):
+    """A hub says good-bye: its entry stays, inactive."""
+
+    name: str
+
+
+class Declare(msgspec.Struct, frozen=True, kw_only=True):
+    """Follow what the environment and the file declare, all at once.
+
+    Attributes:
+        env: What the environment declares.
+        file: What the file declares; None leaves the entries of the file as they are.
+    """
+
+    env: Mapping[str, Declaration] = {}
+    file: Mapping[str, Declaration] | None = None
+
+
+class AutoRegister(msgspec.Struct, frozen=True):
+    """Enter the local hub if no entry holds its name."""
+
+    declaration: Declaration
+
+
+Request = Register | Update | Delete | Ping | Deregister | Declare | AutoRegister
+
+# --- events -------------------------------------------------------------------------------------
+
+
+class Event(msgspec.Struct, frozen=True, tag_field="type"):
+    """What became of a request. Its JSON is the ``content`` of the answer."""
+
+
+class BackendRegistered(Event, frozen=True, tag="backend_registered"):
+    """The entry was created or refreshed."""
+
+    backend: Backend
+
+
+class BackendUpdated(Event, frozen=True, tag="backend_updated"):
+    """The entry was changed."""
+
+    backend: Backend
+
+
+class BackendDeleted(Event, frozen=True, tag="backend_deleted"):
+    """The entry was removed."""
+
+    name: str
+
+
+class BackendDeregistered(Event, frozen=True, tag="backend_deregistered"):
+    """The entry is inactive."""
+
+    name: str
+
+
+class Pinged(Event, frozen=True, tag="ping"):
+    """The heartbeat was recorded, or the name is unknown."""
+
+    name: str
+    success: bool
+    message: str
+
+
+class Reloaded(Event, frozen=True, tag="reloaded"):
+    """The declarations are applied. ``count`` is how many entries were added."""
+
+    count: int
+    updated: int
+    removed: int
+    unchanged: int
+
+
+class Failed(Event, frozen=True, tag="error"):
+    """The operation was refused or failed; nothing changed."""
+
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What a request comes to.
+
+    Attributes:
+        event: The answer, true once the changes are on disk.
+        changes: What has to be written first; empty if nothing changes.
+    """
+
+    event: Event
+    changes: tuple[Change, ...] = ()
+
+
+# --- rules --------------------------------------------------------------------------------------
+
+NewId = Callable[[], str]
+
+
+def decide(view: View, request: Request, *, now: int, new_id: NewId) -> Decision:
+    """Decide what *request* means for the entries in *view*.
+
+    Args:
+        view: The entries as they will be when the request's turn comes.
+        request: One of the request types of this module.
+        now: Unix seconds.
+        new_id: Makes the id of an entry that did not exist (UUID, version 4).
+    """
+    rule: Callable[[View, Any, int, NewId], Decision] = _RULES[type(request)]
+    return rule(view, request, now, new_id)
+
+
+def _not_found(name: str) -> str:
+    return f"Backend not found: {word(name)}"
+
+
+def _new_entry(declaration: Declaration, source: Source, now: int, new_id: NewId) -> Backend:
+    return Backend(
+        id=new_id(),
+        name=declaration.name,
+        host=declaration.host,
+        port=declaration.port,
+        protocol=declaration.protocol,
+        description=declaration.description,
+        namespace=declaration.namespace,
+        source=source,
+        is_active=True,
+        registered_at=now,
+        created_at=now,
+        updated_at=now,
+    )
+
+
+def _register(view: View, request: Register, now: int, new_id: NewId) -> Decision:
+    try:
+        name = fields.check_name(request.name)
+        address = Address(
+            fields.check_host(request.host),
+            fields.check_port(request.port),
+            fields.check_protocol(
+                fields.DEFAULT_PROTOCOL if request.protocol is None else request.protocol
+            ),
+        )
+        given: dict[str, Any] = {
+            "description": fields.check_description(request.description),
+            "namespace": fields.check_namespace(request.namespace),
+            "version": fields.check_version(request.version),
+            "metadata": fields.check_metadata(request.metadata),
+        }
+    except InvalidValue as fault:
+        return Decision(Failed(f"Failed to register backend: {fault}"))
+    held = view.get(name)
+    if held is None:
+        entry = Backend(
+            id=new_id(),
+            name=name,
+            host=address.host,
+            port=address.port,
+            protocol=address.protocol,
+            source=request.source,
+            is_active=True,
+            registered_at=now,
+            created_at=now,
+            updated_at=now,
+            **given,
+        )
+    elif held.source.rank > request.source.rank:
+        # A hub announces itself under a name that somebody set on purpose: the entry stands, and
+        # the announcement counts as a sign of life.
+        entry = _replace(held, is_active=True, last_seen=now)
+    elif held.source is Source.MANUAL and held.address != address:
+        return Decision(
+            Failed(
+                f"Failed to register backend: {name} is already registered at"
+                f" {word(held.url)}; use update to change its address"
+            )
+        )
+    else:
+        entry = _replace(
+            held,
+            **address._asdict(),
+            **{field: value for field, value in given.items() if value is not None},
+            source=request.source,
+            is_active=True,
+            last_seen=now,
+            updated_at=now,
+        )
+    return Decision(BackendRegistered(entry), (Put(entry),))
+
+
+def _update(view: View, request: Update, now: int, new_id: NewId) -> Decision:
+    held = view.get(request.name)
+    if held is None:
+        return Decision(Failed(_not_found(request.name)))
+    changed: dict[str, Any] = {}
+    try:
+        if request.host is not None:
+            changed["host"] = fields.check_host(request.host)
+        if request.port is not None:
+            changed["port"] = fields.check_port(request.port)
+        if request.protocol is not None:
+            changed["protocol"] = fields.check_protocol(request.protocol)
+        if request.description is not None:
+            changed["description"] = fields.check_description(request.description)
+        if request.namespace is not None:
+            changed["namespace"] = fields.check_namespace(request.namespace)
+    except InvalidValue as fault:
+        return Decision(Failed(f"Failed to update backend: {fault}"))
+    entry = _replace(held, **changed, source=Source.MANUAL, updated_at=now)
+    return Decision(BackendUpdated(entry), (Put(entry),))
+
+
+def _delete(view: View, request: Delete, now: int, new_id: NewId) -> Decision:
+    if view.get(request.name) is None:
+        return Decision(Failed(_not_found(request.name)))
+    return Decision(BackendDeleted(request.name), (Remove(request.name),))
+
+
+def _ping(view: View, request: Ping, now: int, new_id: NewId) -> Decision:
+    held = view.get(request.name)
+    if held is None:
+        return Decision(Pinged(request.name, False, _not_found(request.name)))
+    entry = _replace(held, last_seen=now, is_active=True)
+    return Decision(Pinged(request.name, True, "Backend health check updated"), (Put(entry),))
+
+
+def _deregister(view: View, request: Deregister, now: int, new_id: NewId) -> Decision:
+    held = view.get(request.name)
+    if held is None:
+        return Decision(Failed(_not_found(request.name)))
+    changes = (Put(_replace(held, is_active=False, updated_at=now)),) if held.is_active else ()
+    return Decision(BackendDeregistered(request.name), changes)
+
+
+def _declare(view: View, request: Declare, now: int, new_id: NewId) -> Decision:
+    declared = {name: (Source.FILE, entry) for name, entry in (request.file or {}).items()}
+    declared |= {name: (Source.ENV, entry) for name, entry in request.env.items()}
+    changes: list[Change] = []
+    updated = unchanged = 0
+    for name, (source, declaration) in declared.items():
+        held = view.get(name)
+        if held is None:
+            changes.append(Put(_new_entry(declaration, source, now, new_id)))
+            continue
+        if held.source is Source.MANUAL:
+            unchanged += 1
+        elif held.source is source and declaration.describes(held):
+            unchanged += 1
+        else:
+            updated += 1
+            changes.append(Put(_declared_entry(held, declaration, source, now)))
+    added = len(changes) - updated
+    follows = {Source.ENV} if request.file is None else {Source.ENV, Source.FILE}
+    removals = [
+        Remove(held.name) for held in _entries_of(view, follows) if held.name not in declared
+    ]
+    event = Reloaded(count=added, updated=updated, removed=len(removals), unchanged=unchanged)
+    return Decision(event, (*changes, *removals))
+
+
+def _declared_entry(held: Backend, declaration: Declaration, source: Source, now: int) -> Backend:
+    return _replace(
+        held,
+        host=declaration.host,
+        port=declaration.port,
+        protocol=declaration.protocol,
+        description=declaration.description,
+        namespace=declaration.namespace,
+        source=source,
+        is_active=True,
+        updated_at=now,
+    )
+
+
+def _entries_of(view: View, sources: set[Source]) -> Iterable[Backend]:
+    return (held for held in view if held.source in sources)
+
+
+def _auto_register(view: View, request: AutoRegister, now: int, new_id: NewId) -> Decision:
+    held = view.get(request.declaration.name)
+    if held is not None:
+        return Decision(BackendRegistered(held))
+    entry = _new_entry(request.declaration, Source.AUTO, now, new_id)
+    return Decision(BackendRegistered(entry), (Put(entry),))
+
+
+_replace = msgspec.structs.replace
+_RULES: dict[type, Callable[[View, Any, int, NewId], Decision]] = {
+    Register: _register,
+    Update: _update,
+    Delete: _delete,
+    Ping: _ping,
+    Deregister: _deregister,
+    Declare: _declare,
+    AutoRegister: _auto_register,
+}
