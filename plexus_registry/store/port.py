@@ -1,0 +1,33 @@
+# SPDX-License-Identifier: AGPL-3.0-only
+"""What a store promises, for whichever engine stands behind it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from plexus_registry.backend import Backend, Change
+
+
+class Store(Protocol):
+    """Durable entries. Every method blocks and is called from one thread at a time.
+
+    Raises:
+        StoreError: Every method, one of its subclasses; nothing is changed then.
+    """
+
+    def load(self) -> list[Backend]:
+        """Return all readable entries, the oldest insertion first.
+
+        An entry that cannot be read is left where it is and reported as a warning.
+        """
+
+    def commit(self, changes: Sequence[Change]) -> None:
+        """Write all changes, in their order, or none.
+
+        When this returns, a power cut cannot undo them. A `Put` of a known name replaces that
+        entry and keeps its place in the insertion order.
+        """
+
+    def close(self) -> None:
+        """Release the database. The store cannot be used afterwards. Idempotent."""

@@ -1,0 +1,396 @@
+# SPDX-License-Identifier: AGPL-3.0-only
+"""The store that a single machine uses: one SQLite database in WAL mode.
+
+It owns the database file, its connection and its lock, and translates every fault of SQLite and
+of the file system into a `StoreError`. It must not decide anything about backends.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import logging
+import os
+import sqlite3
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Self, get_args
+
+import msgspec
+
+from plexus_registry import backend as fields
+from plexus_registry.backend import Backend, Change, Put, Source
+from plexus_registry.errors import (
+    InvalidValue,
+    StoreError,
+    StoreInUse,
+    StoreRejected,
+    StoreUnavailable,
+    quote,
+)
+from plexus_registry.store.lock import Lock, identity_of
+from plexus_registry.store.migrations import (
+    connect,
+    corrupt,
+    enter_wal,
+    make_directories,
+    prepare,
+    sync,
+    transaction,
+)
+
+logger = logging.getLogger(__name__)
+
+BUSY_TIMEOUT_S = 5.0
+"""How long another program's lock is waited for."""
+
+SKIPPED_MAX_LINES = 20
+"""How many unreadable rows `SqliteStore.load` logs one by one."""
+
+COLUMNS = Backend.__struct_fields__
+_SELECT = f"SELECT {', '.join(COLUMNS)}, rowid FROM backends ORDER BY rowid"
+_UPSERT = (
+    f"INSERT INTO backends ({', '.join(COLUMNS)}) VALUES ({', '.join('?' * len(COLUMNS))})"
+    " ON CONFLICT (name) DO UPDATE SET "
+    + ", ".join(f"{column} = excluded.{column}" for column in COLUMNS if column != "name")
+)
+# An UPDATE that names `id` writes its index anew even if the value is the same: one page more in
+# every commit. Most changes (a ping) keep the id, so they go without.
+_UPDATE = (
+    f"UPDATE backends SET {', '.join(f'{column} = ?' for column in COLUMNS[2:])}"
+    " WHERE id = ? AND name = ?"
+)
+_DELETE = "DELETE FROM backends WHERE name = ?"
+_STATEMENTS = (_SELECT, _UPSERT, _UPDATE, _DELETE)
+
+
+def _stored_types(declared: Any) -> tuple[type, ...]:
+    """Return the types that SQLite gives for the values of a field of `Backend`."""
+    stored = {bool: int, Source: str}
+    return tuple(stored.get(one, one) for one in get_args(declared) or (declared,))
+
+
+_COLUMN_TYPES = {one.name: _stored_types(one.type) for one in msgspec.structs.fields(Backend)}
+_READABLE_TYPES = frozenset(itertools.product(*_COLUMN_TYPES.values(), (int,)))  # and the rowid
+_SOURCE = COLUMNS.index("source")
+_SOURCES = {source.value: source for source in Source}
+
+_Row = tuple[Any, ...]
+
+
+class SqliteStore:
+    """Entries in one SQLite database, as `plexus_registry.store.port.Store` promises.
+
+    Made by `open`. Not thread-safe, but not bound to one thread either; only `backup` may run
+    beside the other methods.
+    """
+
+    def __init__(self, path: Path, connection: sqlite3.Connection, lock: Lock) -> None:
+        self._path = path
+        self._connection: sqlite3.Connection | None = connection
+        self._lock = lock
+        self._identity = identity_of(path)
+        self._unreadable: set[str] = set()
+
+    @classmethod
+    def open(cls, path: Path, *, busy_timeout_s: float = BUSY_TIMEOUT_S) -> Self:
+        """Open the database, create it or bring it to the present version.
+
+        Args:
+            path: The database. Missing directories are made, with mode 0700.
+            busy_timeout_s: How long to wait for another program's lock.
+
+        Raises:
+            StoreInUse: If another process has the database.
+            StoreTooNew: If a newer version of the program wrote it; it is left untouched.
+            StoreCorrupt: If it is no sound database; it is left untouched.
+            StoreUnavailable: If it cannot be opened, read or written.
+            StoreError: If it is another program's database, or cannot have a write-ahead log.
+        """
+        with contextlib.ExitStack() as stack, _faults(path, busy=StoreInUse):
+            # Symlinks to one database have to meet at one lock file, and SQLite puts its log
+            # beside the real file too.
+            path = Path(os.path.realpath(path))
+            make_directories(path.parent)
+            lock = Lock.acquire(path)
+            stack.callback(lock.release)
+            prepare(path, statements=_STATEMENTS, columns=COLUMNS, busy_timeout_s=busy_timeout_s)
+            connection = connect(path, busy_timeout_s=busy_timeout_s)
+            stack.callback(connection.close)
+            enter_wal(connection, path)
+            with transaction(connection):
+                pass  # finds a writer now rather than at the first change
+            store = cls(path, connection, lock)
+            stack.pop_all()
+        return store
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def load(self) -> list[Backend]:
+        """Return all readable entries, the oldest insertion first.
+
+        A row that cannot be read stays in the database and is logged. A row with values that
+        would not be accepted today is returned as it is: the Rust program never validated.
+
+        Raises:
+            StoreUnavailable: If the database cannot be read now.
+            StoreCorrupt: If it is damaged.
+        """
+        connection = self._open_connection()
+        with _faults(self._path):
+            try:
+                backends, skipped = _read(connection.execute(_SELECT))
+            except sqlite3.OperationalError as exc:
+                if _code(exc) != sqlite3.SQLITE_OK:
+                    raise
+                # Python's, not SQLite's: a text is not UTF-8. Read again, such texts as bytes.
+                connection.text_factory = _decode
+                try:
+                    backends, skipped = _read(connection.execute(_SELECT))
+                finally:
+                    connection.text_factory = str
+        _report_skipped(skipped)
+        _report_odd(backends)
+        self._unreadable = {row[1] for row in skipped if isinstance(row[1], str)}
+        return backends
+
+    def commit(self, changes: Sequence[Change]) -> None:
+        """Write all changes, in their order, or none.
+
+        Raises:
+            StoreRejected: If a change holds a value that cannot be written, or another entry's id.
+            StoreUnavailable: If the disk is full or read-only, fails, or another program holds
+                the lock. The same commit may work later.
+            StoreCorrupt: If the database is damaged.
+        """
+        connection = self._open_connection()
+        with _faults(self._path):
+            if identity_of(self._path) != self._identity:
+                # What is written now would go to a file without a name.
+                raise StoreUnavailable(
+                    f"database {self._path} or its write-ahead log was moved or replaced while it"
+                    " was in use, nothing was written: restart to use the file that is there now"
+                )
+            with transaction(connection):
+                for change in changes:
+                    self._write(connection, change)
+        if self._unreadable:
+            self._unreadable.difference_update(change.name for change in changes)
+
+    def backup(self, path: Path) -> None:
+        """Copy the database, as it is at one moment, into a new file of its own.
+
+        May run in another thread beside `commit`. The copy is on disk and checked when this
+        returns; a copy that could not be finished is removed.
+
+        Raises:
+            StoreRejected: If *path* exists.
+            StoreUnavailable: If *path* cannot be written.
+            StoreCorrupt: If the copy does not pass its check.
+        """
+        self._open_connection()
+        with contextlib.ExitStack() as stack, _faults(path):
+            path = path.absolute()
+            partial = path.with_name(f".{path.name}.partial")
+            try:
+                # Reserves the name; what is found there after a crash is empty, not half a copy.
+                os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+            except FileExistsError:
+                raise StoreRejected(
+                    f"{quote(str(path))} exists, expected the name of a new file"
+                ) from None
+            stack.callback(path.unlink, missing_ok=True)
+            stack.callback(partial.unlink, missing_ok=True)
+            partial.unlink(missing_ok=True)
+            _copy(self._path, partial)
+            sync(partial)
+            partial.replace(path)
+            stack.pop_all()
+            sync(path.parent)
+
+    def close(self) -> None:
+        """Release the database. The store cannot be used afterwards. Idempotent."""
+        connection, self._connection = self._connection, None
+        if connection is None:
+            return
+        try:
+            with contextlib.suppress(sqlite3.Error):  # the log is as good a place for the changes
+                connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            connection.close()
+        finally:
+            self._lock.release()
+
+    def _open_connection(self) -> sqlite3.Connection:
+        if self._connection is None:
+            raise StoreUnavailable(f"database {self._path} is closed")
+        return self._connection
+
+    def _write(self, connection: sqlite3.Connection, change: Change) -> None:
+        try:
+            if not isinstance(change, Put):
+                connection.execute(_DELETE, (change.name,))
+                return
+            if change.name in self._unreadable:
+                # Nobody was shown that row, so this is a new entry: at the end of the order.
+                connection.execute(_DELETE, (change.name,))
+            row: _Row = msgspec.structs.astuple(change.backend)
+            if connection.execute(_UPDATE, row[2:] + row[:2]).rowcount == 0:
+                connection.execute(_UPSERT, row)
+        except _VALUE_FAULTS as exc:
+            raise StoreRejected(
+                f"backend {quote(change.name)} cannot be written, nothing was: {exc}"
+            ) from exc
+
+
+# --- faults -------------------------------------------------------------------------------------
+
+_VALUE_FAULTS = (
+    sqlite3.IntegrityError,  # SQLITE_CONSTRAINT, SQLITE_MISMATCH
+    sqlite3.DataError,  # SQLITE_TOOBIG
+    sqlite3.InterfaceError,  # SQLITE_RANGE
+    sqlite3.ProgrammingError,  # a type that SQLite does not have
+    OverflowError,  # an integer beyond 64 bits
+    UnicodeEncodeError,  # a lone surrogate
+)
+
+_UNAVAILABLE = {
+    sqlite3.SQLITE_FULL: "the disk is full",
+    sqlite3.SQLITE_IOERR: "reading or writing failed",
+    sqlite3.SQLITE_READONLY: "the file or its file system is read-only",
+    sqlite3.SQLITE_BUSY: "another program holds its lock",
+    sqlite3.SQLITE_LOCKED: "another connection holds its lock",
+    sqlite3.SQLITE_PROTOCOL: "another program holds its lock",
+    sqlite3.SQLITE_CANTOPEN: "the file, its log or its directory cannot be opened",
+    sqlite3.SQLITE_PERM: "access is not permitted",
+}
+
+
+def _code(exc: sqlite3.Error) -> int:
+    """Return SQLite's primary result code; 0 if Python raised the error by itself."""
+    return int(getattr(exc, "sqlite_errorcode", sqlite3.SQLITE_OK)) & 0xFF
+
+
+@contextlib.contextmanager
+def _faults(path: Path, *, busy: type[StoreError] = StoreUnavailable) -> Iterator[None]:
+    """Raise faults of SQLite and of the file system as errors of the store, naming *path*.
+
+    Args:
+        path: The database that is used inside.
+        busy: What it is if another program holds the lock.
+    """
+    try:
+        yield
+    except OSError as exc:
+        culprit = f" ({exc.filename})" if exc.filename not in (None, str(path)) else ""
+        raise StoreUnavailable(f"{path} cannot be used: {exc.strerror}{culprit}") from exc
+    except ValueError as exc:  # os.open(): a null character, or a surrogate, in the path
+        raise StoreUnavailable(f"{quote(str(path))} cannot be used: {exc}") from exc
+    except sqlite3.Error as exc:
+        code = _code(exc)
+        if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_PROTOCOL) and busy is StoreInUse:
+            raise StoreInUse(
+                f"database {path} is locked by another program: stop that one first, or give this"
+                " one another database"
+            ) from exc
+        if code in _UNAVAILABLE:
+            raise StoreUnavailable(
+                f"database {path} cannot be used: {_UNAVAILABLE[code]} ({exc.sqlite_errorname})"
+            ) from exc
+        if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR):
+            # SQLITE_ERROR: our statements are sound, so the schema is not.
+            raise corrupt(path, exc) from exc
+        raise StoreUnavailable(f"database {path} cannot be used: {exc}") from exc
+
+
+# --- files ----------------------------------------------------------------------------------------
+
+
+def _copy(source_path: Path, target_path: Path) -> None:
+    """Copy one database into a new file by SQLite's online backup, and check the copy.
+
+    Raises:
+        StoreCorrupt: If the copy does not pass its check.
+    """
+    os.close(os.open(target_path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+    with (
+        contextlib.closing(
+            connect(source_path, busy_timeout_s=BUSY_TIMEOUT_S, mode="ro")
+        ) as source,
+        contextlib.closing(connect(target_path, busy_timeout_s=BUSY_TIMEOUT_S)) as target,
+    ):
+        source.backup(target)
+        # A copy that says WAL in its header could not be opened on a read-only medium.
+        target.execute("PRAGMA journal_mode = DELETE")
+        (verdict,) = target.execute("PRAGMA quick_check(1)").fetchone()
+        if verdict != "ok":
+            raise corrupt(source_path, verdict)
+
+
+# --- rows ---------------------------------------------------------------------------------------
+
+
+def _decode(text: bytes) -> str | bytes:
+    """Decode a text of the database; one that is not UTF-8 stays bytes, which no column takes."""
+    try:
+        return text.decode()
+    except UnicodeDecodeError:
+        return text
+
+
+def _read(rows: sqlite3.Cursor) -> tuple[list[Backend], list[_Row]]:
+    """Make backends of rows; what cannot be one is returned as it is."""
+    backends: list[Backend] = []
+    skipped: list[_Row] = []
+    for row in rows:
+        values = dict(zip(COLUMNS, row, strict=False))  # the rowid stays behind
+        source = _SOURCES.get(values["source"])
+        if source is None or tuple(map(type, row)) not in _READABLE_TYPES:
+            skipped.append(row)
+        else:
+            values.update(source=source, is_active=values["is_active"] != 0)
+            backends.append(Backend(**values))
+    return backends, skipped
+
+
+def _report_skipped(rows: Sequence[_Row]) -> None:
+    for row in rows[:SKIPPED_MAX_LINES]:
+        logger.warning(
+            "unreadable row skipped rowid=%d name=%s reason=%s", row[-1], quote(row[1]), _fault(row)
+        )
+    more = len(rows) - SKIPPED_MAX_LINES
+    if more > 0:
+        logger.warning("more unreadable rows skipped count=%d", more)
+
+
+def _fault(row: _Row) -> str:
+    """Say which column makes a row unreadable."""
+    for (column, types), value in zip(_COLUMN_TYPES.items(), row, strict=False):
+        if type(value) not in types:
+            return f"{column} is {quote(value)}"
+    return f"source is {quote(row[_SOURCE])}"
+
+
+def _report_odd(backends: Sequence[Backend]) -> None:
+    odd = [backend.name for backend in backends if not _is_accepted(backend)]
+    if odd:
+        message = "entries loaded that would not be accepted today count=%d first=%s"
+        logger.warning(message, len(odd), quote(odd[0]))
+
+
+def _is_accepted(backend: Backend) -> bool:
+    """Tell whether the entry could be registered with just these values."""
+    try:
+        fields.check_name(backend.name)
+        fields.check_port(backend.port)
+        fields.check_protocol(backend.protocol)
+        fields.check_description(backend.description)
+        fields.check_namespace(backend.namespace)
+        fields.check_version(backend.version)
+        fields.check_metadata(backend.metadata)
+        return fields.check_host(backend.host) == backend.host
+    except InvalidValue:
+        return False

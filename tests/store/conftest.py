@@ -1,0 +1,130 @@
+# SPDX-License-Identifier: AGPL-3.0-only
+"""What the store's tests share: a path, an open store, backends, and the Rust program's file."""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from plexus_registry.backend import Backend, Source
+from plexus_registry.store.sqlite import SqliteStore
+
+RUST_SCHEMA = """
+    CREATE TABLE IF NOT EXISTS backends (
+        id TEXT PRIMARY KEY, name TEXT NOT NULL UNIQUE, host TEXT NOT NULL, port INTEGER NOT NULL,
+        protocol TEXT NOT NULL, description TEXT, namespace TEXT, version TEXT, metadata TEXT,
+        source TEXT NOT NULL, is_active INTEGER NOT NULL DEFAULT 1, registered_at INTEGER NOT NULL,
+        last_seen INTEGER, created_at INTEGER NOT NULL, updated_at INTEGER NOT NULL
+    );
+    CREATE INDEX IF NOT EXISTS idx_backends_name ON backends(name);
+    CREATE INDEX IF NOT EXISTS idx_backends_active ON backends(is_active);
+    CREATE INDEX IF NOT EXISTS idx_backends_source ON backends(source);
+"""
+RUST_ROWS = [
+    ("1", "zeta", "127.0.0.1", 4444, "ws", "Z", "ns", "1.0", "{}", "auto", 1, 10, 20, 10, 10),
+    ("2", "alpha", "::1", 4445, "wss", None, None, None, None, "file", 0, 11, None, 11, 12),
+    ("3", "größe-日本", "h", 1, "ws", "😀\n\0", None, None, "[1]", "env", 1, 12, None, 12, 12),
+    ("4", "port 0 / odd", "no host!", 0, "http", None, None, None, None, "manual", 7, 0, 0, 0, 0),
+    ("5", "alien", "h", 1, "ws", None, None, None, None, "consul", 1, 13, None, 13, 13),
+]
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """A database that does not exist yet."""
+    return tmp_path / "registry.db"
+
+
+@pytest.fixture
+def store(path: Path) -> Iterator[SqliteStore]:
+    """An open, empty store at `path`, which does not wait long for others."""
+    with SqliteStore.open(path, busy_timeout_s=0.1) as opened:
+        yield opened
+
+
+@pytest.fixture
+def execute(path: Path) -> Callable[..., list[tuple[object, ...]]]:
+    """Run SQL on `path` as another program would."""
+
+    def run(sql: str, *parameters: object) -> list[tuple[object, ...]]:
+        with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
+            return connection.execute(sql, parameters).fetchall()
+
+    return run
+
+
+@pytest.fixture
+def backend() -> Callable[..., Backend]:
+    """Make a backend of that name; keywords replace its fields."""
+
+    def make(name: str, **given: object) -> Backend:
+        entry = Backend(
+            id=f"id-{name}",
+            name=name,
+            host="127.0.0.1",
+            port=4444,
+            protocol="ws",
+            source=Source.MANUAL,
+            is_active=True,
+            registered_at=1,
+            created_at=1,
+            updated_at=1,
+        )
+        return msgspec.structs.replace(entry, **given)
+
+    return make
+
+
+@pytest.fixture
+def rust_schema() -> str:
+    """What the Rust program executes at every start."""
+    return RUST_SCHEMA
+
+
+@pytest.fixture
+def rust_database(path: Path) -> list[tuple[object, ...]]:
+    """Make `path` as the Rust program would, and return its rows."""
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.executescript(RUST_SCHEMA)
+        connection.executemany(f"INSERT INTO backends VALUES ({','.join('?' * 15)})", RUST_ROWS)
+        connection.commit()
+    return list(RUST_ROWS)
+
+
+@pytest.fixture
+def python(path: Path) -> Iterator[Callable[[str], subprocess.Popen[str]]]:
+    """Start Python code in a process of its own, with `path` as its argument."""
+    children: list[subprocess.Popen[str]] = []
+
+    def start(code: str) -> subprocess.Popen[str]:
+        child = subprocess.Popen(
+            [sys.executable, "-c", code, str(path)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        children.append(child)
+        return child
+
+    yield start
+    for child in children:
+        child.kill()
+        child.communicate()
+
+
+@pytest.fixture
+def files(path: Path) -> Callable[[], dict[str, bytes]]:
+    """Take a picture of all files of the database, without the lock file."""
+
+    def picture() -> dict[str, bytes]:
+        found = sorted(path.parent.glob(f"{path.name}*"))
+        return {one.name: one.read_bytes() for one in found if one.suffix != ".lock"}
+
+    return picture
