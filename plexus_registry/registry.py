@@ -1,0 +1,391 @@
+# SPDX-License-Identifier: AGPL-3.0-only
+"""The one writer: groups changes, commits them through the store, publishes them, answers.
+
+Requests that arrive while a commit runs share the next one, so the rate of durable changes is not
+bound to the rate at which the disk can flush. The order is: decide on the entries as they will
+be, commit, show in the catalog, answer; so an answer that reports a change is never ahead of the
+disk, and a read never shows what a power cut could take back.
+
+Callbacks only, no event loop: what blocks is handed to an `Offload`, and its outcome must come
+back in the thread that calls the registry.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+import uuid
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Protocol, TypeVar
+
+from plexus_registry.backend import Change, Source
+from plexus_registry.catalog import Catalog, Overlay
+from plexus_registry.errors import ConfigError, StoreError, StoreRejected, word
+from plexus_registry.rules import (
+    AutoRegister,
+    BackendDeleted,
+    BackendDeregistered,
+    BackendRegistered,
+    BackendUpdated,
+    Decision,
+    Declare,
+    Delete,
+    Deregister,
+    Event,
+    Failed,
+    Ping,
+    Pinged,
+    Register,
+    Reloaded,
+    Request,
+    Update,
+    decide,
+)
+from plexus_registry.store.port import Store
+
+logger = logging.getLogger(__name__)
+
+GROUP_MAX_REQUESTS = 1024
+"""How many requests share one commit; bounds how long deciding them keeps the event loop."""
+
+LOGGED_FAULTS_MAX = 20
+
+OURSELVES = "registry"
+"""The peer of what the registry does without being asked."""
+
+T = TypeVar("T")
+
+Reply = Callable[[Event], None]
+"""Takes the event of a request, once, in the thread of the registry."""
+
+Declarations = Callable[[bool], Declare | None]
+"""Reads what is declared; blocks. The argument tells whether somebody asked for it explicitly.
+
+Returns None if nothing changed since the last time (only when not asked explicitly). Raises
+`ConfigError`.
+"""
+
+
+class Offload(Protocol):
+    """Runs blocking work elsewhere, one job after another."""
+
+    def __call__(self, job: Callable[[], T], done: Callable[[T | Exception], None]) -> None:
+        """Run *job*, then call *done* with what it returned or raised, in the caller's thread."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReloadReport:
+    """How the last reload went.
+
+    Attributes:
+        at: Unix seconds.
+        event: `Reloaded`, or `Failed` with the reason.
+    """
+
+    at: int
+    event: Event
+
+
+@dataclass(slots=True)
+class _Submission:
+    request: Request
+    reply: Reply
+    peer: str
+    decision: Decision | None = None
+
+
+class Registry:
+    """Entries: read through `catalog`, changed through `submit` and `reload`.
+
+    Args:
+        store: Open; the registry is its only user from now on, until `drain` has called back.
+        commits: Runs the store's work.
+        reads: Runs the reading of declarations.
+        declarations: Reads what is declared.
+        clock: Unix seconds, possibly with a fraction.
+        new_id: Makes the id of a new entry.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        catalog: Catalog,
+        *,
+        commits: Offload,
+        reads: Offload,
+        declarations: Declarations,
+        clock: Callable[[], float] = time.time,
+        new_id: Callable[[], str] = lambda: str(uuid.uuid4()),
+    ) -> None:
+        self.catalog = catalog
+        self.last_reload: ReloadReport | None = None
+        self.commits = 0
+        self.committed_requests = 0
+        self._store = store
+        self._offload_commit = commits
+        self._offload_read = reads
+        self._declarations = declarations
+        self._clock = clock
+        self._new_id = new_id
+        self._queue: deque[_Submission] = deque()
+        self._working = False
+        self._committing = False
+        self._alone = 0  # how many of the queue must be committed one by one
+        self._reading = False
+        self._reloads: list[tuple[Reply, bool, str]] = []
+        self._declared: frozenset[str] = frozenset()
+        self._on_idle: Callable[[], None] | None = None
+
+    def now(self) -> int:
+        """Return the time that goes into answers, in Unix seconds."""
+        return int(self._clock())
+
+    # --- asking -----------------------------------------------------------------------------------
+
+    def submit(self, request: Request, reply: Reply, *, peer: str = OURSELVES) -> None:
+        """Decide and commit *request*, in the order of submission, then call *reply* once.
+
+        Args:
+            request: What is asked.
+            reply: May be called before this returns, if nothing has to be written. What it submits
+                in turn waits until its neighbours have their answers.
+            peer: Who asks, for the log.
+        """
+        self._queue.append(_Submission(request, reply, peer))
+        self._work()
+
+    def reload(self, reply: Reply, *, explicit: bool = True, peer: str = OURSELVES) -> None:
+        """Read what is declared, whole, and follow it; all of it or nothing.
+
+        Everyone who asks while one reading is under way shares the next, so that an answer never
+        rests on a reading that began before the question.
+
+        Args:
+            reply: Gets `Reloaded`, or `Failed` with the reason.
+            explicit: Somebody asked, so that declarations apply even if no file changed, and a
+                missing file declares nothing. Otherwise a file that vanished keeps its entries.
+            peer: Who asks, for the log.
+        """
+        self._reloads.append((reply, explicit, peer))
+        if not self._reading:
+            self._start_reading()
+
+    def follow(self, declared: Declare, reply: Reply, *, peer: str = OURSELVES) -> None:
+        """Follow declarations that were read already. *reply* gets `Reloaded` or `Failed`."""
+        if declared.file is None:
+            self._warn_of_vanished_file()
+        self._declared = frozenset({*declared.env, *(declared.file or ())})
+        self.submit(declared, reply, peer=peer)
+
+    def drain(self, on_idle: Callable[[], None]) -> None:
+        """Call *on_idle* once, when everything that was asked so far is done."""
+        self._on_idle = on_idle
+        self._check_idle()
+
+    # --- groups -----------------------------------------------------------------------------------
+
+    def _work(self) -> None:
+        """Take groups until a commit runs or none is left; a reply that asks again only queues."""
+        if self._working:
+            return
+        self._working = True
+        try:
+            while self._queue and not self._committing:
+                self._start_group()
+        finally:
+            self._working = False
+        self._check_idle()
+
+    def _start_group(self) -> None:
+        group = self._take_group()
+        overlay = Overlay(self.catalog)
+        for submission in group:
+            submission.decision = self._decide(overlay, submission.request)
+            overlay.apply(submission.decision.changes)
+        changes = overlay.changes()
+        if changes:
+            self._committing = True
+            self._offload_commit(
+                partial(self._store.commit, changes),
+                partial(self._committed, group, changes),
+            )
+        else:
+            self._answer(group)
+
+    def _take_group(self) -> list[_Submission]:
+        size = GROUP_MAX_REQUESTS
+        if self._alone:
+            self._alone -= 1
+            size = 1
+        return [self._queue.popleft() for _ in range(min(size, len(self._queue)))]
+
+    def _decide(self, overlay: Overlay, request: Request) -> Decision:
+        try:
+            return decide(overlay, request, now=self.now(), new_id=self._new_id)
+        except Exception:  # one request's fault must not become its neighbours'
+            logger.exception("rule failed request=%s", type(request).__name__)
+            return Decision(Failed(f"{_FAILED[type(request)]}: internal error, see the log"))
+
+    def _committed(
+        self, group: list[_Submission], changes: list[Change], outcome: Exception | None
+    ) -> None:
+        if outcome is None:
+            self.commits += 1
+            self.committed_requests += len(group)
+            self.catalog.apply(changes)
+            self._answer(group)
+        elif isinstance(outcome, StoreRejected) and len(group) > 1:
+            # One of them cannot be written: find out which, so that the others are not refused.
+            self._queue.extendleft(reversed(group))
+            self._alone += len(group)
+        else:
+            self._refuse(group, outcome)
+        self._committing = False
+        self._work()
+
+    def _answer(self, group: list[_Submission]) -> None:
+        for submission in group:
+            assert submission.decision is not None
+            event = submission.decision.event
+            self._log(submission, event)
+            _call(submission.reply, event)
+
+    def _refuse(self, group: list[_Submission], reason: Exception) -> None:
+        if isinstance(reason, StoreError):
+            logger.error("commit failed requests=%d reason=%s", len(group), reason)
+            text = str(reason)
+        else:
+            logger.error("commit failed requests=%d", len(group), exc_info=reason)
+            text = "internal error, see the log"
+        # What changes nothing was decided on its neighbours' changes, which did not come to be.
+        again = [submission for submission in group if not _changes(submission)]
+        self._queue.extendleft(reversed(again))
+        for submission in filter(_changes, group):
+            _call(submission.reply, Failed(f"{_FAILED[type(submission.request)]}: {text}"))
+
+    # --- reloads ----------------------------------------------------------------------------------
+
+    def _start_reading(self) -> None:
+        waiting, self._reloads = self._reloads, []
+        self._reading = True
+        explicit = any(asked for _, asked, _ in waiting)
+        peers = ",".join(sorted({peer for _, _, peer in waiting}))
+
+        def answer(event: Event) -> None:
+            for reply, _, _ in waiting:
+                _call(reply, event)
+
+        def report(event: Event) -> None:
+            self.last_reload = ReloadReport(self.now(), event)
+            answer(event)
+
+        def read(outcome: Declare | Exception | None) -> None:
+            if isinstance(outcome, Exception):
+                self._log_reading_failed(outcome)
+                reason = (
+                    outcome if isinstance(outcome, ConfigError) else "internal error, see the log"
+                )
+                report(Failed(f"Failed to parse TOML config: {reason}"))
+            elif outcome is None:
+                answer(Reloaded(count=0, updated=0, removed=0, unchanged=0))
+            else:
+                self.follow(outcome, report, peer=peers)
+            self._reading = False
+            if self._reloads:
+                self._start_reading()
+            self._check_idle()
+
+        self._offload_read(partial(self._declarations, explicit), read)
+
+    def _warn_of_vanished_file(self) -> None:
+        kept = sum(held.source is Source.FILE for held in self.catalog)
+        if kept:
+            logger.warning(
+                "declared backends kept, their file is missing entries=%d;"
+                " reload explicitly to forget them",
+                kept,
+            )
+
+    @staticmethod
+    def _log_reading_failed(reason: Exception) -> None:
+        if not isinstance(reason, ConfigError):
+            logger.error("config reload failed, keeping previous", exc_info=reason)
+            return
+        for fault in reason.faults[:LOGGED_FAULTS_MAX]:
+            logger.error("config reload failed, keeping previous: %s", fault)
+        unseen = len(reason.faults) - LOGGED_FAULTS_MAX
+        if unseen > 0:
+            logger.error("config reload failed, keeping previous: %d more faults", unseen)
+
+    # --- idling and the log -----------------------------------------------------------------------
+
+    def _check_idle(self) -> None:
+        is_busy = self._working or self._committing or self._queue or self._reading
+        if self._on_idle and not is_busy:
+            on_idle, self._on_idle = self._on_idle, None
+            on_idle()
+
+    def _log(self, submission: _Submission, event: Event) -> None:
+        peer = word(submission.peer)
+        match event:
+            case BackendRegistered(backend) | BackendUpdated(backend):
+                verb = "registered" if isinstance(event, BackendRegistered) else "updated"
+                logger.log(
+                    logging.INFO if _changes(submission) else logging.DEBUG,
+                    "backend %s name=%s url=%s source=%s peer=%s",
+                    verb,
+                    word(backend.name),
+                    word(backend.url),
+                    backend.source.value,
+                    peer,
+                )
+            case BackendDeleted(name):
+                back = " (still declared: it comes back at the next reload)"
+                logger.info(
+                    "backend deleted name=%s peer=%s%s",
+                    word(name),
+                    peer,
+                    back if name in self._declared else "",
+                )
+            case BackendDeregistered(name):
+                logger.info("backend deregistered name=%s peer=%s", word(name), peer)
+            case Reloaded():
+                logger.info(
+                    "declared backends applied added=%d updated=%d removed=%d unchanged=%d peer=%s",
+                    event.count,
+                    event.updated,
+                    event.removed,
+                    event.unchanged,
+                    peer,
+                )
+            case Pinged():
+                logger.debug("backend pinged name=%s peer=%s", word(event.name), peer)
+            case Failed():
+                logger.debug("request refused reason=%s peer=%s", event.message, peer)
+            case _:
+                raise AssertionError(f"unknown event: {event}")
+
+
+def _call(reply: Reply, event: Event) -> None:
+    try:
+        reply(event)
+    except Exception:  # whoever asked is broken; its neighbours still get their answers
+        logger.exception("reply failed event=%s", type(event).__name__)
+
+
+def _changes(submission: _Submission) -> bool:
+    return submission.decision is not None and bool(submission.decision.changes)
+
+
+_FAILED: dict[type, str] = {
+    Register: "Failed to register backend",
+    Update: "Failed to update backend",
+    Delete: "Failed to delete backend",
+    Ping: "Failed to ping backend",
+    Deregister: "Failed to deregister backend",
+    Declare: "Failed to apply declared backends",
+    AutoRegister: "Failed to register backend",
+}
