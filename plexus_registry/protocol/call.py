@@ -1,0 +1,40 @@
+# SPDX-License-Identifier: AGPL-3.0-only
+"""A call that is ready to run: what the method table makes of a request."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+from plexus_registry.protocol.streams import ErrorStream, Stream
+
+Reply = Callable[[Sequence[bytes]], None]
+"""Takes the content of each data item as JSON, once, now or later."""
+
+Handler = Callable[[Sequence[Any], str, Reply], None]
+"""Runs a method: parameter values in the order of declaration, the peer, the reply."""
+
+
+class Call(NamedTuple):
+    """A call whose method is known and whose parameters fit.
+
+    Attributes:
+        stream: Makes the frames.
+        handler: What to run, with:
+        values: The parameters.
+        is_write: Its effect is in the order of submission, whenever its answer comes.
+    """
+
+    stream: Stream | ErrorStream
+    handler: Handler
+    values: Sequence[Any]
+    is_write: bool = False
+
+    def run(self, peer: str, reply: Reply) -> None:
+        """Carry the call out; *reply* gets the contents for `stream`."""
+        self.handler(self.values, peer, reply)
+
+
+def constant(values: Sequence[Any], peer: str, reply: Reply) -> None:
+    """Answer with contents that were encoded beforehand: a `Handler`."""
+    reply(values)

@@ -1,0 +1,373 @@
+# SPDX-License-Identifier: AGPL-3.0-only
+"""The method table: which names exist, what each takes, and what it does (wire protocol, 2 to 5).
+
+A name is answered in one of two ways. *Routed*, through ``registry-hub.call``: faults of routing
+and of parameters are ``error`` items of an accepted subscription. *Direct*: they are JSON-RPC
+errors, and no subscription starts. Either way comes down to a `Call`, ready to run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import msgspec
+
+from plexus_registry.errors import quote
+from plexus_registry.protocol import methods, schema
+from plexus_registry.protocol.activation import Activation
+from plexus_registry.protocol.call import Call, Handler, Reply, constant
+from plexus_registry.protocol.jsonrpc import INVALID_PARAMS, MALFORMED, METHOD_NOT_FOUND, RpcError
+from plexus_registry.protocol.methods import ACTIVATION, Method
+from plexus_registry.protocol.parameters import Mismatch, describe, read_direct, read_routed
+from plexus_registry.protocol.streams import (
+    HUB_NOTIFICATION,
+    SUBSCRIPTION_ID_MAX,
+    CallError,
+    ErrorStream,
+    Stream,
+)
+from plexus_registry.registry import Registry
+
+DEFAULT_NAMESPACE = "registry-hub"
+SHOWN_NAME_MAX_CHARACTERS = 128
+NESTED_CALLS_MAX = 8
+
+_decode = msgspec.json.Decoder().decode
+_encode = msgspec.json.Encoder().encode
+
+
+class _CallParams(msgspec.Struct, gc=False):
+    method: str
+    params: msgspec.Raw = msgspec.Raw(b"null")
+
+
+class _PositionalCallParams(msgspec.Struct, array_like=True, gc=False):
+    method: str
+    params: msgspec.Raw = msgspec.Raw(b"null")
+
+
+_decode_call_params = msgspec.json.Decoder(_CallParams).decode
+_decode_positional_call_params = msgspec.json.Decoder(_PositionalCallParams).decode
+
+Direct = Callable[[msgspec.Raw], Call]
+"""Prepares a direct call from its params; raises `RpcError` without an id."""
+
+Routed = Callable[[msgspec.Raw, int], Call]
+"""Prepares a routed call from its params and its depth; raises `CallError`."""
+
+
+class Hub:
+    """Everything that can be called, bound to one registry.
+
+    Args:
+        registry: What the calls read and change.
+        namespace: The hub's name, by which it introduces itself.
+        version: The program's version, told in ``_info``.
+    """
+
+    def __init__(
+        self, registry: Registry, *, namespace: str = DEFAULT_NAMESPACE, version: str = ""
+    ) -> None:
+        self.namespace = namespace
+        self.schemas = schema.describe(namespace)
+        self._registry = registry
+        self._handlers = Activation(registry).handlers
+        self._direct: dict[str, Direct] = {}
+        self._routed: dict[str, Routed] = {}
+        self._unsubscribe: set[str] = set()
+        self._errors = ErrorStream(
+            notification=HUB_NOTIFICATION,
+            provenance=[namespace],
+            plexus_hash=self.schemas.hash,
+        )
+        self._add_info(version)
+        self._add_hub_methods()
+        for method in methods.REGISTRY_METHODS:
+            self._add_registry_method(method)
+        self._add_activation_schema()
+
+    # --- looking up -------------------------------------------------------------------------------
+
+    def now(self) -> int:
+        """Return the time that goes into answers, in Unix seconds."""
+        return self._registry.now()
+
+    def prepare(self, method: str, params: msgspec.Raw) -> Call:
+        """Prepare the subscription that a request asks for.
+
+        Raises:
+            RpcError: If there is no such subscription or its params do not fit; without an id.
+        """
+        prepare = self._direct.get(method)
+        if prepare is None:
+            raise RpcError(METHOD_NOT_FOUND)
+        return prepare(params)
+
+    def is_unsubscribe(self, method: str) -> bool:
+        """Tell whether the name ends a subscription."""
+        return method in self._unsubscribe
+
+    def respond(self, method: str, params: msgspec.Raw) -> None:
+        """Refuse ``<namespace>.respond``: no stream of a registry ever asks for a response.
+
+        Raises:
+            RpcError: Always, if *method* is that name; without an id.
+        """
+        if method != f"{self.namespace}.respond":
+            return
+        decoded = _decode_params(params)
+        if not isinstance(decoded, dict) or not isinstance(decoded.get("request_id"), str):
+            raise RpcError(INVALID_PARAMS, data="expected request_id and response_data")
+        if "response_data" not in decoded:
+            raise RpcError(INVALID_PARAMS, data="missing field `response_data`")
+        raise RpcError(
+            INVALID_PARAMS,
+            message=f"Unknown request ID: {_shown(decoded['request_id'])}."
+            " The request may have timed out or been cancelled.",
+        )
+
+    # --- building the table -----------------------------------------------------------------------
+
+    def _stream(
+        self, content_type: str, provenance: Sequence[str], notification: str = HUB_NOTIFICATION
+    ) -> Stream:
+        return Stream(
+            notification=notification,
+            provenance=provenance,
+            content_type=content_type,
+            plexus_hash=self.schemas.hash,
+        )
+
+    def _add_info(self, version: str) -> None:
+        info: dict[str, Any] = {"backend": self.namespace}
+        if version:
+            info["version"] = version
+        info["auth_capabilities"] = {"mechanisms": [{"kind": "anonymous"}]}
+        call = Call(self._stream("_info", []), constant, (_encode(info),))
+        self._direct["_info"] = lambda params: call
+        self._unsubscribe.add("_info_unsub")
+
+    def _add_hub_methods(self) -> None:
+        hub, hash = self.namespace, self.schemas.hash
+        contents = {
+            "hash": _encode({"event": "hash", "value": hash}),
+            "hashes": _encode(self.schemas.hashes),
+        }
+        for name, content in contents.items():
+            direct = Call(self._stream(f"{hub}.{name}", [hub]), constant, (content,))
+            routed = Call(self._stream(f"plexus.{name}", ["plexus"]), constant, (content,))
+            self._direct[f"{hub}.{name}"] = partial(_ignoring_params, direct)
+            self._routed[f"{hub}.{name}"] = partial(_ignoring_params, routed)
+        self._add_schema(hub, self.schemas.hub, f"{hub}.schema", "plexus.schema", "plexus")
+        self._direct[f"{hub}.call"] = self._prepare_call
+        self._routed[f"{hub}.call"] = self._prepare_nested_call
+        self._wrapping = self._stream("plexus.call", ["plexus"])
+        self._unsubscribe |= {
+            f"{hub}.{name}_unsub" for name in ("call", "hash", "hashes", "schema")
+        }
+
+    def _add_activation_schema(self) -> None:
+        self._add_schema(
+            ACTIVATION, self.schemas.registry, "registry.schema", "registry.schema", ACTIVATION
+        )
+        content = _encode({"event": "hash", "value": self.schemas.hash})
+        call = Call(self._stream("registry.hash", [ACTIVATION]), constant, (content,))
+        self._direct["registry.hash"] = partial(_ignoring_params, call)
+        self._direct["registry_hash"] = partial(_ignoring_params, call)
+        self._direct["registry_schema"] = self._direct["registry.schema"]
+        for name in ("hash", "schema"):
+            self._unsubscribe |= _unsubscribe_names(name)
+        self._add_routed("hash", partial(_ignoring_params, call))
+        self._add_routed("schema", self._routed["registry.schema"])
+        method_schema = self._stream("registry.method_schema", [ACTIVATION])
+        for document in self.schemas.registry["methods"]:
+            call = Call(method_schema, constant, (_encode(document),))
+            self._add_routed(f"{document['name']}.schema", partial(_ignoring_params, call))
+
+    def _add_schema(
+        self, namespace: str, plugin: dict[str, Any], direct_type: str, routed_type: str, via: str
+    ) -> None:
+        whole = _encode(plugin)
+        single = {method["name"]: _encode(method) for method in plugin["methods"]}
+
+        def prepare(
+            params: msgspec.Raw, stream: Stream, unknown: Callable[[str], Exception]
+        ) -> Call:
+            name = _method_asked_for(_decode_params(params))
+            if name is None:
+                return Call(stream, constant, (whole,))
+            if name not in single:
+                raise unknown(name)
+            return Call(stream, constant, (single[name],))
+
+        def no_such_method(name: str) -> Exception:
+            return RpcError(INVALID_PARAMS, data=f"no method {quote(name)} in {namespace}")
+
+        def no_such_routed_method(name: str) -> Exception:
+            return CallError(f"Method not found: {via}.{_shown(name)}", METHOD_NOT_FOUND)
+
+        direct = self._stream(direct_type, [namespace])
+        routed = self._stream(routed_type, [via])
+        self._direct[f"{namespace}.schema"] = partial(
+            prepare, stream=direct, unknown=no_such_method
+        )
+        self._routed[f"{namespace}.schema"] = lambda params, depth: prepare(
+            params, routed, no_such_routed_method
+        )
+
+    def _add_registry_method(self, method: Method) -> None:
+        name, handler = method.name, self._handlers[method.name]
+        content_type = f"{ACTIVATION}.{name}"
+        stream = self._stream(content_type, [ACTIVATION])
+        for direct_name, notification in (
+            (f"{ACTIVATION}.{name}", HUB_NOTIFICATION),
+            (f"{ACTIVATION}_{name}", f"{ACTIVATION}_{name}"),
+        ):
+            direct = self._stream(content_type, [ACTIVATION], notification)
+            self._direct[direct_name] = partial(_prepare_direct, method, direct, handler)
+        self._unsubscribe |= _unsubscribe_names(name)
+        self._add_routed(name, partial(_prepare_routed, method, stream, handler))
+
+    def _add_routed(self, name: str, prepare: Routed) -> None:
+        self._routed[f"{ACTIVATION}.{name}"] = prepare
+        self._routed[f"{self.namespace}.{ACTIVATION}.{name}"] = prepare
+
+    # --- the hub's own methods --------------------------------------------------------------------
+
+    def _prepare_call(self, params: msgspec.Raw) -> Call:
+        asked: _CallParams | _PositionalCallParams
+        try:
+            asked = _decode_call_params(params)
+        except MALFORMED:
+            asked = _positional_call_params(params)
+        try:
+            return self._route(asked.method, asked.params, 0)
+        except CallError as fault:
+            return Call(self._errors, constant, (ErrorStream.content(fault),))
+
+    def _route(self, method: str, params: msgspec.Raw, depth: int) -> Call:
+        prepare = self._routed.get(method)
+        if prepare is None:
+            raise self._no_route(method)
+        return prepare(params, depth)
+
+    def _no_route(self, method: str) -> CallError:
+        namespace, dot, name = method.partition(".")
+        if not dot:
+            shown = _shown(method)
+            return CallError(f"Invalid params: Invalid method format: {shown}", INVALID_PARAMS)
+        if namespace == self.namespace and "." in name:
+            return self._no_route(name)
+        if namespace not in (self.namespace, ACTIVATION):
+            return CallError(f"Activation not found: {_shown(namespace)}", METHOD_NOT_FOUND)
+        name = name.removesuffix(".schema")
+        return CallError(f"Method not found: {namespace}.{_shown(name)}", METHOD_NOT_FOUND)
+
+    def _prepare_nested_call(self, params: msgspec.Raw, depth: int) -> Call:
+        """Prepare a call of the hub through itself: its items become data items of the outer."""
+        if depth >= NESTED_CALLS_MAX:
+            raise CallError(
+                f"Invalid params: calls nested deeper than {NESTED_CALLS_MAX}", INVALID_PARAMS
+            )
+        try:
+            asked = _decode_call_params(params)
+        except MALFORMED:
+            raise CallError("Invalid params: missing field: method", INVALID_PARAMS) from None
+        inner = self._route(asked.method, asked.params, depth + 1)
+        assert isinstance(inner.stream, Stream)
+        return Call(self._wrapping, self._run_nested, (inner, inner.stream), inner.is_write)
+
+    def _run_nested(self, values: Sequence[Any], peer: str, reply: Reply) -> None:
+        inner, stream = values
+        inner.run(peer, lambda contents: reply(stream.items(self._registry.now(), contents)))
+
+
+# --- preparing ----------------------------------------------------------------------------------
+
+
+def _ignoring_params(call: Call, params: msgspec.Raw, depth: int = 0) -> Call:
+    return call
+
+
+def _prepare_direct(method: Method, stream: Stream, handler: Handler, params: msgspec.Raw) -> Call:
+    try:
+        values = read_direct(method.parameters, _decode_params(params))
+    except Mismatch as fault:
+        raise RpcError(INVALID_PARAMS, data=str(fault)) from None
+    return Call(stream, handler, values, method.is_write)
+
+
+def _prepare_routed(
+    method: Method, stream: Stream, handler: Handler, params: msgspec.Raw, depth: int
+) -> Call:
+    try:
+        values = read_routed(
+            method.parameters, _decode_params(params), takes_bare_value=method.takes_bare_value
+        )
+    except Mismatch as fault:
+        raise CallError(f"Invalid params: {fault}", INVALID_PARAMS) from None
+    return Call(stream, handler, values, method.is_write)
+
+
+def _decode_params(params: msgspec.Raw) -> Any:
+    try:
+        return _decode(params)
+    except MALFORMED:
+        # Sound JSON by now, so it is a number that no type holds, or nesting beyond all use.
+        return _Unreadable()
+
+
+class _Unreadable:
+    """Stands for params that are JSON but cannot be held; no parameter's type accepts it."""
+
+
+def _positional_call_params(params: msgspec.Raw) -> _PositionalCallParams:
+    try:
+        return _decode_positional_call_params(params)
+    except MALFORMED:
+        pass
+    given = _decode_params(params)
+    if isinstance(given, dict):
+        problem = (
+            f"invalid type: {describe(given['method'])}, expected a string"
+            if "method" in given
+            else "missing field `method`"
+        )
+    else:
+        problem = "expected an object with method and params"
+    raise RpcError(INVALID_PARAMS, data=problem)
+
+
+def _method_asked_for(params: object) -> str | None:
+    """Return the method that a schema query names; params of any other form ask for all."""
+    name = params.get("method") if isinstance(params, dict) else None
+    if isinstance(params, list) and params:
+        name = params[0]
+    return name if isinstance(name, str) else None
+
+
+def subscription_named_in(params: msgspec.Raw) -> int | None:
+    """Return the id in the params of an unsubscribe method: ``[id]`` or ``{"subscription": id}``.
+
+    An id may come as a string. None stands for params of any other form.
+    """
+    decoded = _decode_params(params)
+    if isinstance(decoded, dict):
+        decoded = [decoded.get("subscription")]
+    if not isinstance(decoded, list) or len(decoded) != 1:
+        return None
+    (id,) = decoded
+    if isinstance(id, str):
+        return int(id) if id.isdecimal() and len(id) <= len(str(SUBSCRIPTION_ID_MAX)) else None
+    return id if isinstance(id, int) and not isinstance(id, bool) else None
+
+
+def _unsubscribe_names(method: str) -> set[str]:
+    return {f"{ACTIVATION}_unsubscribe_{method}", f"{ACTIVATION}.unsubscribe_{method}"}
+
+
+def _shown(name: str) -> str:
+    """Bound a peer's text where a message repeats it."""
+    return name if len(name) <= SHOWN_NAME_MAX_CHARACTERS else quote(name)
