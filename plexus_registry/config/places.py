@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: AGPL-3.0-only
+"""Where files are when nobody says where: systemd's directories, else the XDG base directories."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+
+def settings_file(environ: Mapping[str, str], home: Path) -> Path:
+    """Return the default path of ``registry.toml``."""
+    return _configuration_directory(environ, home) / "registry.toml"
+
+
+def declared_backends(environ: Mapping[str, str], home: Path) -> Path:
+    """Return the default path of ``backends.toml``."""
+    return _configuration_directory(environ, home) / "backends.toml"
+
+
+def database(environ: Mapping[str, str], home: Path) -> Path:
+    """Return the default path of the database.
+
+    A person's database stays where the Rust program of the same name keeps it, if it is there, so
+    that nothing is lost by changing over.
+    """
+    state = _first(environ.get("STATE_DIRECTORY"))
+    if state is not None:
+        return state / "registry.db"
+    former = _xdg(environ, "XDG_CONFIG_HOME", home / ".config") / "plexus" / "registry.db"
+    if former.exists():
+        return former
+    state = _xdg(environ, "XDG_STATE_HOME", home / ".local" / "state")
+    return state / "plexus-registry" / "registry.db"
+
+
+def _configuration_directory(environ: Mapping[str, str], home: Path) -> Path:
+    directory = _first(environ.get("CONFIGURATION_DIRECTORY"))
+    return directory or _xdg(environ, "XDG_CONFIG_HOME", home / ".config") / "plexus"
+
+
+def _first(directories: str | None) -> Path | None:
+    """Return the first of several directories as systemd.exec(5) gives them."""
+    first = (directories or "").partition(":")[0]
+    return Path(first) if first else None
+
+
+def _xdg(environ: Mapping[str, str], variable: str, default: Path) -> Path:
+    """Return a base directory; a relative one "should be considered invalid and ignored"."""
+    directory = Path(environ.get(variable, ""))
+    return directory if directory.is_absolute() else default

@@ -1,0 +1,222 @@
+# SPDX-License-Identifier: AGPL-3.0-only
+"""The settings: one table of what can be set.
+
+The command line's options, the environment's variables, the keys of the settings file,
+``--print-config`` and the manual all come from `SETTINGS`.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from plexus_registry.backend import Declaration
+from plexus_registry.config import places, values
+
+DEFAULT_AUTO_REGISTER = Declaration(name="plexus", host="127.0.0.1", port=4444)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Settings:
+    """The settings of one run, validated. `SETTINGS` says what each means."""
+
+    host: str = "127.0.0.1"
+    port: int = 4445
+    database: Path
+    config: Path
+    log_level: str = "info"
+    hub_namespace: str = "registry-hub"
+    backends: tuple[Declaration, ...] = ()
+    auto_register: Declaration | None = DEFAULT_AUTO_REGISTER
+    allowed_origins: tuple[str, ...] = ()
+    max_connections: int = 10_000
+    max_message_size: int = 1024 * 1024
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Setting:
+    """One line of the table of settings.
+
+    Attributes:
+        name: Field of `Settings`, and key in the settings file.
+        help: What it sets, in one line without a full stop.
+        metavar: What stands for the value in the help.
+        parse: Validates one value.
+        options: Its spellings on the command line.
+        variable: The environment variable.
+        second_variable: One that counts if the first is not set, with a function that takes the
+            value out of it (None: it has nothing to say).
+        is_list: True if it has any number of values: separated by commas in the environment, a
+            list in the file.
+        repeats: True if each use of the option adds one value, instead of one with commas.
+        place: Computes the default from environment and home, where the field has none.
+        default_text: What the default is, where it is computed.
+    """
+
+    name: str
+    help: str
+    metavar: str
+    parse: values.Parser
+    options: tuple[str, ...]
+    variable: str
+    second_variable: tuple[str, Callable[[str], str | None]] | None = None
+    is_list: bool = False
+    repeats: bool = False
+    place: Callable[[Mapping[str, str], Path], Path] | None = None
+    default_text: str = ""
+
+
+SETTINGS = (
+    Setting(
+        name="host",
+        help="name or address to listen on; not used when systemd passes sockets",
+        metavar="HOST",
+        parse=values.host,
+        options=("--host",),
+        variable="REGISTRY_HOST",
+    ),
+    Setting(
+        name="port",
+        help="port to listen on, 0 for any free one; not used when systemd passes sockets",
+        metavar="PORT",
+        parse=values.integer(0, 65535),
+        options=("--port", "-p"),
+        variable="REGISTRY_PORT",
+    ),
+    Setting(
+        name="database",
+        help="SQLite database that keeps the registry",
+        metavar="FILE",
+        parse=values.path,
+        options=("--db-path",),
+        variable="REGISTRY_DB_PATH",
+        place=places.database,
+        default_text="registry.db in the state directory",
+    ),
+    Setting(
+        name="config",
+        help="file that declares backends; drop-ins are in the directory backends.d beside it",
+        metavar="FILE",
+        parse=values.path,
+        options=("--config", "-c"),
+        variable="REGISTRY_CONFIG",
+        place=places.declared_backends,
+        default_text="backends.toml in the configuration directory",
+    ),
+    Setting(
+        name="log_level",
+        help=f"what is logged: {', '.join(values.LOG_LEVELS)}",
+        metavar="LEVEL",
+        parse=values.log_level,
+        options=("--log-level",),
+        variable="REGISTRY_LOG",
+        second_variable=("RUST_LOG", values.plain_level),
+    ),
+    Setting(
+        name="hub_namespace",
+        help="name of the hub in method calls, as in NAME.call",
+        metavar="NAME",
+        parse=values.hub_namespace,
+        options=("--hub-namespace",),
+        variable="REGISTRY_HUB_NAMESPACE",
+    ),
+    Setting(
+        name="backends",
+        help="backend to declare, NAME=ws://HOST:PORT",
+        metavar="BACKEND",
+        parse=values.backend,
+        options=("--backend",),
+        variable="REGISTRY_BACKENDS",
+        is_list=True,
+        repeats=True,
+    ),
+    Setting(
+        name="auto_register",
+        help="backend to enter at start if no entry holds its name; none for no such backend",
+        metavar="BACKEND",
+        parse=values.backend_or_off,
+        options=("--auto-register",),
+        variable="REGISTRY_AUTO_REGISTER",
+    ),
+    Setting(
+        name="allowed_origins",
+        help="web origins whose pages may connect, besides those of this host",
+        metavar="ORIGINS",
+        parse=values.origin,
+        options=("--allowed-origins",),
+        variable="REGISTRY_ALLOWED_ORIGINS",
+        is_list=True,
+    ),
+    Setting(
+        name="max_connections",
+        help="how many clients may be connected at once",
+        metavar="NUMBER",
+        parse=values.integer(1, 1_000_000),
+        options=("--max-connections",),
+        variable="REGISTRY_MAX_CONNECTIONS",
+    ),
+    Setting(
+        name="max_message_size",
+        help="largest message that is accepted, in bytes",
+        metavar="BYTES",
+        parse=values.integer(1024, 10 * 1024 * 1024),
+        options=("--max-message-size",),
+        variable="REGISTRY_MAX_MESSAGE_SIZE",
+    ),
+)
+"""Everything that can be set, in the order in which it is shown."""
+
+FILE_OPTION = "--settings"
+FILE_VARIABLE = "REGISTRY_SETTINGS"
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add an option for each setting to *parser*.
+
+    They store text as it was given under the names of the settings, None where not given: hand
+    ``vars()`` of the result to `sources.resolve`, which validates.
+    """
+    group = parser.add_argument_group("settings")
+    group.add_argument(
+        FILE_OPTION,
+        metavar="FILE",
+        help=f"settings file [${FILE_VARIABLE}] (default: registry.toml in the configuration"
+        " directory)",
+    )
+    for setting in SETTINGS:
+        note = "; can be repeated" if setting.repeats else ""
+        note = "; separated by commas" if setting.is_list and not setting.repeats else note
+        text = f"{setting.help}{note} [${setting.variable}] (default: {default_text(setting)})"
+        group.add_argument(
+            *setting.options,
+            dest=setting.name,
+            metavar=setting.metavar,
+            action="append" if setting.repeats else "store",
+            help=text.replace("%", "%%"),
+        )
+
+
+def default_text(setting: Setting) -> str:
+    """Describe the default of *setting* in words or as the value."""
+    if setting.place is not None:
+        return setting.default_text
+    return spell(static_default(setting)) or values.OFF
+
+
+def static_default(setting: Setting) -> Any:
+    """Return the default of a setting whose default is not computed."""
+    return Settings.__dataclass_fields__[setting.name].default
+
+
+def spell(value: object) -> str:
+    """Spell a value as the environment would give it."""
+    if value is None:
+        return values.OFF
+    if isinstance(value, tuple):
+        return ",".join(spell(item) for item in value)
+    if isinstance(value, Declaration):
+        return f"{value.name}={value.address.url}"
+    return str(value)
