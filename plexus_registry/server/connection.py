@@ -1,0 +1,345 @@
+# SPDX-License-Identifier: AGPL-3.0-only
+"""One client's connection: bytes in, bytes out, and what keeps one client from hurting others.
+
+Flow control: a client that does not read its answers is not read from either, and one whose calls
+wait for the disk gets no more calls started than `PENDING_MAX`. Fairness: one turn of the event
+loop reads at most `READ_BYTES` from a client and starts at most `MESSAGES_PER_TURN` of its
+messages.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import http
+import logging
+from collections import deque
+from typing import TYPE_CHECKING, Final
+
+from websockets.frames import CloseCode, Frame, Opcode
+from websockets.http11 import Request
+from websockets.protocol import SEND_EOF, State
+from websockets.server import ServerProtocol
+
+from plexus_registry.errors import quote
+from plexus_registry.protocol.session import Session
+from plexus_registry.server.handshake import (
+    END_OF_HEAD,
+    NOT_WEBSOCKET,
+    is_origin_allowed,
+    judge_head,
+    plain_response,
+)
+
+if TYPE_CHECKING:
+    from plexus_registry.server.listener import Server
+
+logger = logging.getLogger(__name__)
+
+# The library tells of every connection at level INFO; what matters is told here.
+_library_logger = logging.getLogger("plexus_registry.server.websockets")
+_library_logger.setLevel(logging.WARNING)
+
+READ_BYTES: Final = 16384
+MESSAGES_PER_TURN: Final = 128
+PENDING_MAX: Final = 1024
+UNSENT_MAX_BYTES: Final = 65536
+CLOSE_TIMEOUT_S: Final = 5.0
+
+
+class Connection(asyncio.BufferedProtocol):
+    """A connection that was accepted, from its HTTP request to its end.
+
+    Args:
+        server: Whose connection it is.
+    """
+
+    transport: asyncio.Transport
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self._loop = server.loop
+        self._websocket = ServerProtocol(max_size=server.max_message_size, logger=_library_logger)
+        self._session: Session | None = None
+        self._head = b""
+        self._inbox: deque[bytes] = deque()
+        self._fragments: list[bytes] = []
+        # The echo of the client's close frame: it waits until what was asked before is answered.
+        self._farewell: list[bytes] = []
+        self._is_text = False
+        self._is_write_paused = False
+        self._is_turn_scheduled = False
+        self._is_stopping = False
+        self._timer: asyncio.TimerHandle | None = None
+        self.peer = ""
+
+    # --- asyncio.BufferedProtocol -----------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin: wait for the HTTP request, for a bounded time."""
+        assert isinstance(transport, asyncio.Transport)
+        self.transport = transport
+        self.peer = label_of(transport.get_extra_info("peername"))
+        self._set_timer(self._server.handshake_timeout_s)
+        self._server.connections.add(self)
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        """Lend the buffer that all connections share: it is emptied before anyone else reads."""
+        return self._server.read_buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """Take what was received and carry out what it asks for."""
+        if self._websocket.eof_sent:
+            return  # the connection is refused or closed: what still comes is not looked at
+        data = bytes(self._server.read_buffer[:nbytes])
+        if self._websocket.state is State.CONNECTING:
+            self._receive_head(data)
+        else:
+            self._websocket.receive_data(data)
+            self._take_events()
+        if self._websocket.close_rcvd is not None and not self._farewell:
+            self._farewell = self._websocket.data_to_send()
+        self._turn()
+
+    def eof_received(self) -> bool | None:
+        """Let the transport close: the client sends no more."""
+        self._websocket.receive_eof()
+        self._flush()
+        return None
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget the connection; calls that it began are still carried out."""
+        self._cancel_timer()
+        if self._websocket.state is not State.CLOSED:
+            self._websocket.receive_eof()
+        self._is_write_paused = False  # nothing is sent any more
+        if self._inbox or (self._session and self._session.is_busy):
+            self._schedule_turn()
+        logger.debug("connection closed peer=%s", self.peer)
+        self._server.forget(self)
+
+    def pause_writing(self) -> None:
+        """Start no more calls: the client does not keep up with its answers."""
+        self._is_write_paused = True
+
+    def resume_writing(self) -> None:
+        """Go on: the client caught up."""
+        self._is_write_paused = False
+        self._schedule_turn()
+
+    # --- the handshake ----------------------------------------------------------------------------
+
+    def _receive_head(self, data: bytes) -> None:
+        """Judge the head as it comes in, then hand it to the library, and only it.
+
+        What follows it counts once the handshake is done, for the library would take it for
+        frames even where the request is refused.
+        """
+        self._head += data
+        refusal = judge_head(self._head)
+        if refusal is not None:
+            self._refuse(refusal)
+            return
+        head, end, rest = self._head.partition(END_OF_HEAD)
+        if not end:
+            return
+        self._head = b""
+        self._websocket.receive_data(head + end)
+        self._take_events()
+        if self._session is None:
+            self._refuse_unless_answered()
+        elif rest:
+            self._flush()
+            self._websocket.receive_data(rest)
+            self._take_events()
+
+    def _shake_hands(self, request: Request) -> None:
+        websocket, headers = self._websocket, request.headers
+        origins = headers.get_all("Origin")
+        if self._server.is_full:
+            response = websocket.reject(
+                http.HTTPStatus.TOO_MANY_REQUESTS, "Too many connections. Please try again later.\n"
+            )
+        elif "Upgrade" not in headers:
+            response = websocket.reject(http.HTTPStatus.METHOD_NOT_ALLOWED, NOT_WEBSOCKET)
+            response.headers["Allow"] = "GET"
+            response.headers["Upgrade"] = "websocket"
+        elif not all(is_origin_allowed(it, self._server.allowed_origins) for it in origins):
+            response = websocket.reject(
+                http.HTTPStatus.FORBIDDEN,
+                "Web pages of this origin may not use the registry;"
+                " list it in the setting allowed_origins to let them.\n",
+            )
+            logger.warning("handshake refused origin=%s peer=%s", quote(origins[0]), self.peer)
+        else:
+            response = websocket.accept(request)
+        websocket.send_response(response)
+        if websocket.state is State.OPEN:
+            self._cancel_timer()
+            self._session = Session(self._server.hub, peer=self.peer, on_output=self._schedule_turn)
+            logger.debug("connection open peer=%s", self.peer)
+
+    def _refuse(self, response: bytes) -> None:
+        """Answer with *response* and end the connection; what follows it is not looked at."""
+        self.transport.write(response)
+        self._websocket.fail(CloseCode.ABNORMAL_CLOSURE)
+        self._flush()
+
+    def _refuse_unless_answered(self) -> None:
+        """Answer a broken request that some versions of the library drop without a word."""
+        writes = self._websocket.data_to_send()
+        if not any(writes):
+            reason = "This is no valid HTTP request for a WebSocket.\n"
+            writes.insert(0, plain_response(http.HTTPStatus.BAD_REQUEST, reason))
+        self._write(writes)
+
+    # --- messages ---------------------------------------------------------------------------------
+
+    def _take_events(self) -> None:
+        for event in self._websocket.events_received():
+            if isinstance(event, Frame):
+                if event.opcode in _DATA_OPCODES and not self._take_frame(event):
+                    return
+            elif isinstance(event, Request):
+                self._shake_hands(event)
+
+    def _take_frame(self, frame: Frame) -> bool:
+        """Put fragments together (RFC 6455, 5.4); the library has checked their order and size.
+
+        Returns:
+            False if the connection failed with this frame, so that what follows must not count.
+        """
+        if frame.opcode is not Opcode.CONT:
+            self._is_text = frame.opcode is Opcode.TEXT
+        message = bytes(frame.data)
+        if not frame.fin:
+            self._fragments.append(message)
+            return True
+        if self._fragments:
+            self._fragments.append(message)
+            message = b"".join(self._fragments)
+            self._fragments.clear()
+        if self._is_text and not message.isascii():
+            try:
+                message.decode()
+            except UnicodeDecodeError as fault:
+                reason = f"{fault.reason} at position {fault.start}"
+                self._websocket.fail(CloseCode.INVALID_DATA, reason)
+                return False
+        self._inbox.append(message)
+        return True
+
+    # --- turns ------------------------------------------------------------------------------------
+
+    def _schedule_turn(self) -> None:
+        """Take a turn soon; once, however many answers of a commit come together."""
+        if not self._is_turn_scheduled:
+            self._is_turn_scheduled = True
+            self._loop.call_soon(self._scheduled_turn)
+
+    def _scheduled_turn(self) -> None:
+        self._is_turn_scheduled = False
+        self._turn()
+
+    def _turn(self) -> None:
+        """Carry out what is there, send what is ready, and decide whether to read on."""
+        session = self._session
+        if session is None:
+            self._flush()
+            return
+        inbox = self._inbox
+        for _ in range(MESSAGES_PER_TURN):
+            if self._is_write_paused or session.pending >= PENDING_MAX:
+                break
+            if session.is_busy:
+                if not session.advance():
+                    break
+            elif inbox:
+                session.receive(inbox.popleft())
+            else:
+                break
+            if session.unsent_bytes > UNSENT_MAX_BYTES:
+                self._flush()
+        else:
+            self._schedule_turn()
+        self._flush()
+        if inbox or session.is_busy or self._is_write_paused or session.pending >= PENDING_MAX:
+            self.transport.pause_reading()
+        elif not self._is_stopping:
+            self.transport.resume_reading()
+        elif not session.pending:
+            self._say_goodbye()
+
+    def _flush(self) -> None:
+        """Send what is ready, in one write."""
+        websocket, session = self._websocket, self._session
+        messages = session.messages_to_send() if session is not None else []
+        if self._farewell:
+            # The library sends nothing any more after a close frame; the protocol lets us finish
+            # (RFC 6455, 5.5.1), for a script that asks and leaves.
+            writes = [Frame(Opcode.TEXT, message).serialize(mask=False) for message in messages]
+            if session is None or not (session.pending or session.is_busy or self._inbox):
+                writes += self._farewell
+                self._farewell = []
+        else:
+            if websocket.state is State.OPEN:
+                for message in messages:
+                    websocket.send_text(message)
+            writes = websocket.data_to_send()
+        if writes:
+            self._write(writes)
+
+    def _write(self, writes: list[bytes]) -> None:
+        if self.transport.is_closing():
+            return
+        self.transport.write(b"".join(writes))
+        if writes[-1] == SEND_EOF:
+            # The other side may still be sending: half-close and let it read what we said, where
+            # closing at once would reset the connection and lose it (RFC 9112, 9.6).
+            if self.transport.can_write_eof():
+                self.transport.write_eof()
+                self.transport.resume_reading()
+                self._set_timer(CLOSE_TIMEOUT_S)
+            else:
+                self.transport.close()
+
+    # --- the end ----------------------------------------------------------------------------------
+
+    def stop(self) -> None:
+        """Finish what was received, then close with 1001 (going away)."""
+        self._is_stopping = True
+        if self._session is None:
+            self.transport.close()
+        else:
+            self.transport.pause_reading()
+            self._schedule_turn()
+
+    def abort(self) -> None:
+        """End the connection at once."""
+        self.transport.abort()
+
+    def _say_goodbye(self) -> None:
+        if self._websocket.state is State.OPEN:
+            self._websocket.send_close(CloseCode.GOING_AWAY, "the registry is stopping")
+            self._flush()
+            self.transport.resume_reading()
+            self._set_timer(CLOSE_TIMEOUT_S)
+
+    def _set_timer(self, timeout_s: float) -> None:
+        self._cancel_timer()
+        self._timer = self._loop.call_later(timeout_s, self.abort)
+
+    def _cancel_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+
+_DATA_OPCODES = frozenset({Opcode.TEXT, Opcode.BINARY, Opcode.CONT})
+
+
+def label_of(peername: object) -> str:
+    """Name a peer for the log: ``127.0.0.1:40000``, ``[::1]:40000`` or ``unix``."""
+    if isinstance(peername, tuple) and len(peername) >= 2:
+        host, port = peername[:2]
+        return f"[{host}]:{port}" if ":" in str(host) else f"{host}:{port}"
+    return "unix"
