@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: AGPL-3.0-only
+"""Exit statuses, in the style of sysexits.h(3head)."""
+
+from __future__ import annotations
+
+import enum
+
+from plexus_registry.errors import (
+    ConfigError,
+    ListenError,
+    PlexusRegistryError,
+    StoreCorrupt,
+    StoreError,
+    StoreInUse,
+    StoreTooNew,
+    StoreUnavailable,
+)
+
+
+class Exit(enum.IntEnum):
+    """What the program's exit status says."""
+
+    OK = 0
+    USAGE = 64
+    DATA = 65
+    UNAVAILABLE = 69
+    SOFTWARE = 70
+    CANNOT_CREATE = 73
+    IO = 74
+    TEMPORARY = 75
+    CONFIG = 78
+
+
+MEANINGS = {
+    Exit.OK: "stopped as asked, or the question was answered",
+    Exit.USAGE: "the command line is wrong",
+    Exit.DATA: "the database is damaged, or a newer version wrote it",
+    Exit.UNAVAILABLE: "the address cannot be listened on",
+    Exit.SOFTWARE: "a fault of the program itself; the log has the traceback",
+    Exit.CANNOT_CREATE: "a file that was to be written exists, or cannot be written",
+    Exit.IO: "the database or the output cannot be read or written: permission, disk, file system",
+    Exit.TEMPORARY: "another process holds the database",
+    Exit.CONFIG: "settings or declared backends have faults",
+}
+"""For the manual and ``--help``."""
+
+# The first class that fits counts.
+_BY_ERROR: tuple[tuple[type[PlexusRegistryError], Exit], ...] = (
+    (ConfigError, Exit.CONFIG),
+    (ListenError, Exit.UNAVAILABLE),
+    (StoreInUse, Exit.TEMPORARY),
+    (StoreTooNew, Exit.DATA),
+    (StoreCorrupt, Exit.DATA),
+    (StoreUnavailable, Exit.IO),
+    (StoreError, Exit.IO),
+    (PlexusRegistryError, Exit.SOFTWARE),
+)
+
+
+def status_of(error: PlexusRegistryError) -> Exit:
+    """Return the exit status for an error."""
+    return next(status for kind, status in _BY_ERROR if isinstance(error, kind))

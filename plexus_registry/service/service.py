@@ -1,0 +1,183 @@
+# SPDX-License-Identifier: AGPL-3.0-only
+"""One registry, from its database to its sockets, inside a running event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from functools import partial
+from types import TracebackType
+from typing import Self
+
+from plexus_registry import __version__
+from plexus_registry.catalog import Catalog
+from plexus_registry.config.settings import Settings
+from plexus_registry.config.watch import Watch
+from plexus_registry.errors import StoreError
+from plexus_registry.protocol.hub import Hub
+from plexus_registry.registry import Registry
+from plexus_registry.rules import AutoRegister, Event, Failed, Request
+from plexus_registry.server.listener import Server
+from plexus_registry.service.declarations import DeclarationReader
+from plexus_registry.service.worker import Worker
+from plexus_registry.store.sqlite import SqliteStore
+
+logger = logging.getLogger(__name__)
+
+
+class Service:
+    """A registry that serves, to be used as ``async with Service(settings) as service``.
+
+    Args:
+        settings: What to serve, where, and from which database.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self._undo = contextlib.AsyncExitStack()
+        self._registry: Registry | None = None
+        self._server: Server | None = None
+        self._is_ready = False
+        self._put_off: list[partial[None]] = []
+
+    @property
+    def registry(self) -> Registry:
+        """The entries: `Registry.catalog` answers reads. Only while the service runs."""
+        if self._registry is None:
+            raise RuntimeError("the service is not running: enter it with `async with`")
+        return self._registry
+
+    @property
+    def addresses(self) -> list[str]:
+        """Where it listens, as ``host:port``; empty unless it runs."""
+        return list(self._server.addresses) if self._server else []
+
+    async def start(self) -> None:
+        """Open the store, load it, apply what is declared, listen.
+
+        Raises:
+            StoreError: If the database cannot be opened.
+            ConfigError: If what is declared has faults.
+            ListenError: If the address cannot be listened on.
+        """
+        try:
+            await self._start()
+        except BaseException:
+            await self.stop()
+            raise
+
+    async def _start(self) -> None:
+        settings, loop = self.settings, asyncio.get_running_loop()
+        commits = self._worker("store", loop)
+        reads = self._worker("config", loop)
+        store = await commits.run(partial(SqliteStore.open, settings.database))
+        self._undo.push_async_callback(commits.run, store.close)
+        reader = DeclarationReader(settings.config, settings.backends)
+        self._registry = Registry(
+            store,
+            Catalog(await commits.run(store.load)),
+            commits=commits,
+            reads=reads,
+            declarations=reader,
+        )
+        self._undo.push_async_callback(self._drain)
+        watch = Watch(settings.config, self._files_changed, loop=loop)
+        self._undo.callback(watch.stop)
+        watch.start()
+        declared = await reads.run(partial(reader, False))
+        if declared is not None:
+            await self._expect(partial(self._registry.follow, declared, peer="start"))
+        if settings.auto_register is not None:
+            wanted = AutoRegister(settings.auto_register)
+            await self._expect(partial(self._registry.submit, wanted, peer="start"))
+        self._server = Server(
+            Hub(self._registry, namespace=settings.hub_namespace, version=__version__),
+            max_connections=settings.max_connections,
+            max_message_size=settings.max_message_size,
+            allowed_origins=settings.allowed_origins,
+        )
+        self._undo.push_async_callback(self._server.stop)
+        await self._server.listen(settings.host, settings.port)
+        logger.info(
+            "listening address=%s hub=%s entries=%d database=%s",
+            ",".join(self.addresses),
+            settings.hub_namespace,
+            len(self._registry.catalog),
+            settings.database,
+        )
+        self._is_ready = True
+        while self._put_off:
+            self._put_off.pop()()
+
+    async def stop(self) -> None:
+        """Stop accepting, finish and commit what was received, release everything. Idempotent."""
+        self._is_ready = False
+        await self._undo.aclose()
+        self._registry = self._server = None
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.stop()
+
+    async def submit(self, request: Request) -> Event:
+        """Carry out one request of `rules` and return its event, once it is on disk."""
+        return await _event_of(partial(self.registry.submit, request, peer="embedder"))
+
+    async def reload(self, *, peer: str = "embedder") -> Event:
+        """Read what is declared and follow it. Returns `Reloaded`, or `Failed` with the reason."""
+        return await _event_of(partial(self.registry.reload, peer=peer))
+
+    def start_reload(self, *, peer: str, explicit: bool = True) -> None:
+        """Start a reload that nobody waits for; the log tells how it went.
+
+        While the service starts it is put off, so that what was read earlier cannot overtake it.
+        While the service stops, or is stopped, it waits for the next start.
+
+        Args:
+            peer: Who asks, for the log.
+            explicit: See `Registry.reload`.
+        """
+        if self._is_ready:
+            self.registry.reload(lambda event: None, peer=peer, explicit=explicit)
+        else:
+            self._put_off.append(partial(self.start_reload, peer=peer, explicit=explicit))
+
+    # --- parts ------------------------------------------------------------------------------------
+
+    def _worker(self, name: str, loop: asyncio.AbstractEventLoop) -> Worker:
+        worker = Worker(f"plexus-{name}", loop)
+        self._undo.callback(worker.stop)
+        return worker
+
+    def _files_changed(self) -> None:
+        self.start_reload(peer="inotify", explicit=False)
+
+    async def _drain(self) -> None:
+        idle = asyncio.Event()
+        self.registry.drain(idle.set)
+        await idle.wait()
+
+    async def _expect(self, ask: partial[None]) -> None:
+        event = await _event_of(ask)
+        if isinstance(event, Failed):
+            raise StoreError(event.message)
+
+
+async def _event_of(ask: partial[None]) -> Event:
+    answer: asyncio.Future[Event] = asyncio.get_running_loop().create_future()
+
+    def reply(event: Event) -> None:
+        if not answer.cancelled():
+            answer.set_result(event)
+
+    ask(reply=reply)
+    return await answer

@@ -1,0 +1,279 @@
+# SPDX-License-Identifier: AGPL-3.0-only
+"""What was answered survives SIGKILL, and the Rust program's database is served as it is."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import signal
+import sqlite3
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from websockets.exceptions import ConnectionClosed
+
+from support.conversation import Conversation, conversation
+from support.daemon import Daemon, daemon
+from support.timing import TIMEOUT_S, wait_until
+
+
+def entries(client: Conversation) -> dict[str, Any]:
+    """Return all entries by name, in the order of the list."""
+    listed = client.call("registry.list", {"active_only": False}).content["backends"]
+    return {entry["name"]: entry for entry in listed}
+
+
+@contextlib.contextmanager
+def registry(
+    home: Path, arguments: tuple[str, ...] = ("--auto-register", "none")
+) -> Iterator[tuple[Daemon, Conversation]]:
+    """Run the daemon with one client; it is killed at the end, never stopped."""
+    with daemon(home, arguments) as running, conversation(running.url) as client:
+        yield running, client
+        running.stop(signal.SIGKILL)
+
+
+def test_session_with_a_kill_after_each_step_loses_nothing(tmp_path: Path) -> None:
+    """After each answer the daemon is killed; the next one has just what was answered."""
+    config = tmp_path / ".config" / "plexus" / "backends.toml"
+    config.parent.mkdir(parents=True)
+    config.write_text('[[backend]]\nname = "declared"\nhost = "h"\nport = 1\n')
+    everything = {
+        "name": "full",
+        "host": "::1",
+        "port": 65535,
+        "protocol": "wss",
+        "description": "ünï\n\tcode ✓",
+        "namespace": "space",
+        "version": "1.2.3",
+        "metadata": {"deep": [1, None, {"x": "y"}]},
+    }
+    steps: list[tuple[str, dict[str, Any], str]] = [
+        ("register", {"name": "a", "host": "h", "port": 1}, "backend_registered"),
+        ("register", everything, "backend_registered"),
+        (
+            "register",
+            {"name": "hub", "host": "h", "port": 2, "source": "auto"},
+            "backend_registered",
+        ),
+        ("register", {"name": "a", "host": "h", "port": 1, "version": "2"}, "backend_registered"),
+        ("list", {}, "backends"),
+        ("get", {"name": "full"}, "backend"),
+        ("update", {"name": "a", "port": 3, "description": "changed"}, "backend_updated"),
+        ("update", {"name": "declared", "host": "other"}, "backend_updated"),
+        ("ping", {"name": "hub"}, "ping"),
+        ("deregister", {"name": "hub"}, "backend_deregistered"),
+        ("delete", {"name": "full"}, "backend_deleted"),
+        ("register", {"name": "full", "host": "again", "port": 4}, "backend_registered"),
+        ("deregister", {"name": "a"}, "backend_deregistered"),
+        ("ping", {"name": "a"}, "ping"),
+        ("reload", {}, "reloaded"),
+        ("delete", {"name": "declared"}, "backend_deleted"),
+        ("reload", {}, "reloaded"),
+    ]
+    with registry(tmp_path) as (_, client):
+        before = entries(client)
+    assert list(before) == ["declared"]
+
+    restarts = []
+    for method, params, event in steps:
+        began = time.monotonic()
+        with registry(tmp_path) as (running, client):
+            restarts.append(time.monotonic() - began)
+            # A declaration that was deleted is back already, for a start reads the files.
+            kept = entries(client)
+            assert "declared" in kept
+            before.setdefault("declared", kept["declared"])
+            assert kept == before
+            assert list(kept) == list(before) or event == "reloaded"
+            content = client.call(f"registry.{method}", params).content
+            assert content["type"] == event
+            before = entries(client)
+            if "backend" in content:
+                assert before[params["name"]] == content["backend"]
+
+    with registry(tmp_path) as (_, client):
+        assert entries(client) == before
+    assert set(before) == {"a", "full", "hub", "declared"}
+    assert (before["a"]["port"], before["a"]["version"], before["a"]["is_active"]) == (3, "2", True)
+    assert before["hub"]["is_active"] is False
+    print(f"restart after SIGKILL, to the first answer: {max(restarts):.2f} s at the most")
+
+
+@dataclass
+class Writer:
+    """Asks for one change after another and remembers what was answered.
+
+    Attributes:
+        known: The last answered state of each name; None if it was deleted.
+        name: The name that the unanswered request is about, if there is one.
+        answers: How many answers came.
+    """
+
+    label: str
+    known: dict[str, Any] = field(default_factory=dict)
+    name: str | None = None
+    answers: int = 0
+
+    def write(self, url: str, chance: random.Random) -> None:
+        """Write until the connection ends."""
+        try:
+            with conversation(url) as client:
+                while True:
+                    self._step(client, chance)
+        except (ConnectionClosed, ConnectionError, EOFError):
+            return
+
+    def _step(self, client: Conversation, chance: random.Random) -> None:
+        present = [name for name, entry in self.known.items() if entry is not None]
+        method = chance.choice(["register", "register", "update", "delete"])
+        if not present or method == "register":
+            params = {"name": f"{self.label}{len(self.known)}", "host": "h", "port": 1}
+            method = "register"
+        else:
+            params = {"name": chance.choice(present)}
+            if method == "update":
+                params |= {
+                    "port": chance.randint(1, 65535),
+                    "description": "x" * chance.randint(1, 999),
+                }
+        self.name = str(params["name"])
+        content = client.call(f"registry.{method}", params).content
+        self.known[self.name] = content.get("backend")
+        self.name = None
+        self.answers += 1
+
+    def check(self, found: dict[str, Any]) -> None:
+        """Compare with what a restarted daemon has, and take that for what is known now."""
+        mine = {name: entry for name, entry in found.items() if name.startswith(self.label)}
+        for name in {*mine, *self.known} - {self.name}:
+            assert mine.get(name) == self.known.get(name)
+        if self.name is not None:  # either all of it or nothing
+            self.known[self.name] = mine.get(self.name)
+            self.name = None
+
+
+def test_kill_at_any_moment_loses_nothing_that_was_answered(tmp_path: Path) -> None:
+    """Rounds of concurrent writers, each ended by SIGKILL: all that was answered is there."""
+    chance = random.Random(20)
+    writers = [Writer(label) for label in ("a-", "b-", "c-", "d-")]
+    for _ in range(15):
+        with daemon(tmp_path, ["--auto-register", "none"]) as running:
+            url = running.url
+            with conversation(url) as client:
+                found = entries(client)
+            for writer in writers:
+                writer.check(found)
+            threads = [
+                threading.Thread(target=writer.write, args=(url, random.Random(chance.random())))
+                for writer in writers
+            ]
+            goal = sum(writer.answers for writer in writers) + chance.randint(1, 150)
+            for thread in threads:
+                thread.start()
+            wait_until(lambda: sum(writer.answers for writer in writers) >= goal, "answers")
+            time.sleep(chance.random() / 1000)  # into the middle of a commit
+            running.stop(signal.SIGKILL)
+            for thread in threads:
+                thread.join(TIMEOUT_S)
+
+    with registry(tmp_path) as (_, client):
+        found = entries(client)
+        for writer in writers:
+            writer.check(found)
+    print(f"answers compared: {sum(writer.answers for writer in writers)}")
+
+
+RUST_SCHEMA = """
+CREATE TABLE IF NOT EXISTS backends (
+    id TEXT PRIMARY KEY,
+    name TEXT NOT NULL UNIQUE,
+    host TEXT NOT NULL,
+    port INTEGER NOT NULL,
+    protocol TEXT NOT NULL,
+    description TEXT,
+    namespace TEXT,
+    version TEXT,
+    metadata TEXT,
+    source TEXT NOT NULL,
+    is_active INTEGER NOT NULL DEFAULT 1,
+    registered_at INTEGER NOT NULL,
+    last_seen INTEGER,
+    created_at INTEGER NOT NULL,
+    updated_at INTEGER NOT NULL
+);
+CREATE INDEX IF NOT EXISTS idx_backends_name ON backends(name);
+CREATE INDEX IF NOT EXISTS idx_backends_active ON backends(is_active);
+CREATE INDEX IF NOT EXISTS idx_backends_source ON backends(source);
+"""
+
+RUST_ROWS: list[dict[str, Any]] = [
+    {
+        "id": "0b0e5b3e-6d3f-4f7e-9d5e-0f6a1c2d3e4f",
+        "name": "substrate",
+        "host": "127.0.0.1",
+        "port": 4444,
+        "protocol": "ws",
+        "description": "The substrate",
+        "namespace": "plexus",
+        "version": "0.3.0",
+        "metadata": '{"k": [1, 2]}',
+        "source": "auto",
+        "is_active": 1,
+        "registered_at": 1_700_000_000,
+        "last_seen": 1_700_000_500,
+        "created_at": 1_700_000_000,
+        "updated_at": 1_700_000_500,
+    },
+    {
+        "id": "1c1f6c4f-7e40-4a8f-8e6f-1a7b2d3e4f50",
+        "name": "with space and /",
+        "host": "somewhere else",
+        "port": 1,
+        "protocol": "wss",
+        "description": None,
+        "namespace": None,
+        "version": None,
+        "metadata": None,
+        "source": "manual",
+        "is_active": 0,
+        "registered_at": 1_700_000_001,
+        "last_seen": None,
+        "created_at": 1_700_000_001,
+        "updated_at": 1_700_000_001,
+    },
+]
+
+
+@pytest.mark.parametrize(
+    "place", [".config/plexus/registry.db", ".local/state/plexus-registry/registry.db"]
+)
+def test_database_of_the_rust_program_is_served_as_it_is(tmp_path: Path, place: str) -> None:
+    """Every entry keeps its id and times; changes are made and kept beside them."""
+    database = tmp_path / place
+    database.parent.mkdir(parents=True)
+    with contextlib.closing(sqlite3.connect(database)) as connection, connection:
+        connection.executescript(RUST_SCHEMA)
+        columns = ", ".join(RUST_ROWS[0])
+        marks = ", ".join(f":{column}" for column in RUST_ROWS[0])
+        connection.executemany(f"INSERT INTO backends ({columns}) VALUES ({marks})", RUST_ROWS)
+
+    on_the_wire = {
+        row["name"]: {key: value for key, value in row.items() if value is not None}
+        | {"is_active": bool(row["is_active"])}
+        for row in RUST_ROWS
+    }
+    with registry(tmp_path) as (_, client):
+        assert entries(client) == on_the_wire
+        content = client.call("registry.register", {"name": "new", "host": "h", "port": 5}).content
+        new = content["backend"]
+    with registry(tmp_path) as (_, client):
+        assert entries(client) == {**on_the_wire, "new": new}
+    with contextlib.closing(sqlite3.connect(database)) as connection:
+        rows = connection.execute(f"SELECT {columns} FROM backends ORDER BY created_at").fetchall()
+    assert [dict(zip(RUST_ROWS[0], row, strict=True)) for row in rows[:2]] == RUST_ROWS
