@@ -30,6 +30,9 @@ logger = logging.getLogger(__name__)
 APPLICATION_ID = int.from_bytes(b"PlxR", "big")
 """``PRAGMA application_id``: tells file(1), and us, whose database this is. 0 is taken as ours."""
 
+BUSY_TIMEOUT_S = 5.0
+"""How long another program's lock is waited for."""
+
 MIGRATIONS: tuple[tuple[str, ...], ...] = (
     (
         """

@@ -12,7 +12,7 @@ import itertools
 import logging
 import os
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self, get_args
 
@@ -22,27 +22,24 @@ from plexus_registry import backend as fields
 from plexus_registry.backend import Backend, Change, Put, Source
 from plexus_registry.errors import (
     InvalidValue,
-    StoreError,
     StoreInUse,
     StoreRejected,
     StoreUnavailable,
     quote,
 )
+from plexus_registry.store.backup import backup
+from plexus_registry.store.faults import VALUE_FAULTS, faults, primary_code
 from plexus_registry.store.lock import Lock, identity_of
 from plexus_registry.store.migrations import (
+    BUSY_TIMEOUT_S,
     connect,
-    corrupt,
     enter_wal,
     make_directories,
     prepare,
-    sync,
     transaction,
 )
 
 logger = logging.getLogger(__name__)
-
-BUSY_TIMEOUT_S = 5.0
-"""How long another program's lock is waited for."""
 
 SKIPPED_MAX_LINES = 20
 """How many unreadable rows `SqliteStore.load` logs one by one."""
@@ -107,7 +104,7 @@ class SqliteStore:
             StoreUnavailable: If it cannot be opened, read or written.
             StoreError: If it is another program's database, or cannot have a write-ahead log.
         """
-        with contextlib.ExitStack() as stack, _faults(path, busy=StoreInUse):
+        with contextlib.ExitStack() as stack, faults(path, busy=StoreInUse):
             # Symlinks to one database have to meet at one lock file, and SQLite puts its log
             # beside the real file too.
             path = Path(os.path.realpath(path))
@@ -141,11 +138,11 @@ class SqliteStore:
             StoreCorrupt: If it is damaged.
         """
         connection = self._open_connection()
-        with _faults(self._path):
+        with faults(self._path):
             try:
                 backends, skipped = _read(connection.execute(_SELECT))
             except sqlite3.OperationalError as exc:
-                if _code(exc) != sqlite3.SQLITE_OK:
+                if primary_code(exc) != sqlite3.SQLITE_OK:
                     raise
                 # Python's, not SQLite's: a text is not UTF-8. Read again, such texts as bytes.
                 connection.text_factory = _decode
@@ -168,7 +165,7 @@ class SqliteStore:
             StoreCorrupt: If the database is damaged.
         """
         connection = self._open_connection()
-        with _faults(self._path):
+        with faults(self._path):
             if identity_of(self._path) != self._identity:
                 # What is written now would go to a file without a name.
                 raise StoreUnavailable(
@@ -193,24 +190,7 @@ class SqliteStore:
             StoreCorrupt: If the copy does not pass its check.
         """
         self._open_connection()
-        with contextlib.ExitStack() as stack, _faults(path):
-            path = path.absolute()
-            partial = path.with_name(f".{path.name}.partial")
-            try:
-                # Reserves the name; what is found there after a crash is empty, not half a copy.
-                os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
-            except FileExistsError:
-                raise StoreRejected(
-                    f"{quote(str(path))} exists, expected the name of a new file"
-                ) from None
-            stack.callback(path.unlink, missing_ok=True)
-            stack.callback(partial.unlink, missing_ok=True)
-            partial.unlink(missing_ok=True)
-            _copy(self._path, partial)
-            sync(partial)
-            partial.replace(path)
-            stack.pop_all()
-            sync(path.parent)
+        backup(self._path, path)
 
     def close(self) -> None:
         """Release the database. The store cannot be used afterwards. Idempotent."""
@@ -240,94 +220,10 @@ class SqliteStore:
             row: _Row = msgspec.structs.astuple(change.backend)
             if connection.execute(_UPDATE, row[2:] + row[:2]).rowcount == 0:
                 connection.execute(_UPSERT, row)
-        except _VALUE_FAULTS as exc:
+        except VALUE_FAULTS as exc:
             raise StoreRejected(
                 f"backend {quote(change.name)} cannot be written, nothing was: {exc}"
             ) from exc
-
-
-# --- faults -------------------------------------------------------------------------------------
-
-_VALUE_FAULTS = (
-    sqlite3.IntegrityError,  # SQLITE_CONSTRAINT, SQLITE_MISMATCH
-    sqlite3.DataError,  # SQLITE_TOOBIG
-    sqlite3.InterfaceError,  # SQLITE_RANGE
-    sqlite3.ProgrammingError,  # a type that SQLite does not have
-    OverflowError,  # an integer beyond 64 bits
-    UnicodeEncodeError,  # a lone surrogate
-)
-
-_UNAVAILABLE = {
-    sqlite3.SQLITE_FULL: "the disk is full",
-    sqlite3.SQLITE_IOERR: "reading or writing failed",
-    sqlite3.SQLITE_READONLY: "the file or its file system is read-only",
-    sqlite3.SQLITE_BUSY: "another program holds its lock",
-    sqlite3.SQLITE_LOCKED: "another connection holds its lock",
-    sqlite3.SQLITE_PROTOCOL: "another program holds its lock",
-    sqlite3.SQLITE_CANTOPEN: "the file, its log or its directory cannot be opened",
-    sqlite3.SQLITE_PERM: "access is not permitted",
-}
-
-
-def _code(exc: sqlite3.Error) -> int:
-    """Return SQLite's primary result code; 0 if Python raised the error by itself."""
-    return int(getattr(exc, "sqlite_errorcode", sqlite3.SQLITE_OK)) & 0xFF
-
-
-@contextlib.contextmanager
-def _faults(path: Path, *, busy: type[StoreError] = StoreUnavailable) -> Iterator[None]:
-    """Raise faults of SQLite and of the file system as errors of the store, naming *path*.
-
-    Args:
-        path: The database that is used inside.
-        busy: What it is if another program holds the lock.
-    """
-    try:
-        yield
-    except OSError as exc:
-        culprit = f" ({exc.filename})" if exc.filename not in (None, str(path)) else ""
-        raise StoreUnavailable(f"{path} cannot be used: {exc.strerror}{culprit}") from exc
-    except ValueError as exc:  # os.open(): a null character, or a surrogate, in the path
-        raise StoreUnavailable(f"{quote(str(path))} cannot be used: {exc}") from exc
-    except sqlite3.Error as exc:
-        code = _code(exc)
-        if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_PROTOCOL) and busy is StoreInUse:
-            raise StoreInUse(
-                f"database {path} is locked by another program: stop that one first, or give this"
-                " one another database"
-            ) from exc
-        if code in _UNAVAILABLE:
-            raise StoreUnavailable(
-                f"database {path} cannot be used: {_UNAVAILABLE[code]} ({exc.sqlite_errorname})"
-            ) from exc
-        if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR):
-            # SQLITE_ERROR: our statements are sound, so the schema is not.
-            raise corrupt(path, exc) from exc
-        raise StoreUnavailable(f"database {path} cannot be used: {exc}") from exc
-
-
-# --- files ----------------------------------------------------------------------------------------
-
-
-def _copy(source_path: Path, target_path: Path) -> None:
-    """Copy one database into a new file by SQLite's online backup, and check the copy.
-
-    Raises:
-        StoreCorrupt: If the copy does not pass its check.
-    """
-    os.close(os.open(target_path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
-    with (
-        contextlib.closing(
-            connect(source_path, busy_timeout_s=BUSY_TIMEOUT_S, mode="ro")
-        ) as source,
-        contextlib.closing(connect(target_path, busy_timeout_s=BUSY_TIMEOUT_S)) as target,
-    ):
-        source.backup(target)
-        # A copy that says WAL in its header could not be opened on a read-only medium.
-        target.execute("PRAGMA journal_mode = DELETE")
-        (verdict,) = target.execute("PRAGMA quick_check(1)").fetchone()
-        if verdict != "ok":
-            raise corrupt(source_path, verdict)
 
 
 # --- rows ---------------------------------------------------------------------------------------

@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: AGPL-3.0-only
+"""Copies of a database, in use or not, by SQLite's online backup."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from pathlib import Path
+
+from plexus_registry.errors import StoreRejected, quote
+from plexus_registry.store.faults import faults
+from plexus_registry.store.migrations import BUSY_TIMEOUT_S, connect, corrupt, sync
+
+
+def backup(database: Path, path: Path) -> None:
+    """Copy a database that may be in use into a new file, as `SqliteStore.backup` does.
+
+    Needs no more than permission to read the database, in any process.
+
+    Raises:
+        StoreRejected: If *path* exists.
+        StoreUnavailable: If there is no such database, or *path* cannot be written.
+        StoreCorrupt: If the copy does not pass its check.
+    """
+    with faults(database):
+        database = database.resolve(strict=True)
+    with contextlib.ExitStack() as stack, faults(path):
+        path = path.absolute()
+        partial = path.with_name(f".{path.name}.partial")
+        try:
+            # Reserves the name; what is found there after a crash is empty, not half a copy.
+            os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+        except FileExistsError:
+            raise StoreRejected(
+                f"{quote(str(path))} exists, expected the name of a new file"
+            ) from None
+        stack.callback(path.unlink, missing_ok=True)
+        stack.callback(partial.unlink, missing_ok=True)
+        partial.unlink(missing_ok=True)
+        _copy(database, partial)
+        sync(partial)
+        partial.replace(path)
+        stack.pop_all()
+        sync(path.parent)
+
+
+def _copy(source_path: Path, target_path: Path) -> None:
+    """Copy one database into a new file by SQLite's online backup, and check the copy.
+
+    Raises:
+        StoreCorrupt: If the copy does not pass its check.
+    """
+    os.close(os.open(target_path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+    with (
+        contextlib.closing(
+            connect(source_path, busy_timeout_s=BUSY_TIMEOUT_S, mode="ro")
+        ) as source,
+        contextlib.closing(connect(target_path, busy_timeout_s=BUSY_TIMEOUT_S)) as target,
+    ):
+        source.backup(target)
+        # A copy that says WAL in its header could not be opened on a read-only medium.
+        target.execute("PRAGMA journal_mode = DELETE")
+        (verdict,) = target.execute("PRAGMA quick_check(1)").fetchone()
+        if verdict != "ok":
+            raise corrupt(source_path, verdict)

@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: AGPL-3.0-only
+"""Faults of SQLite and of the file system, told apart by what can be done about them."""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+
+from plexus_registry.errors import StoreError, StoreInUse, StoreUnavailable, quote
+from plexus_registry.store.migrations import corrupt
+
+VALUE_FAULTS = (
+    sqlite3.IntegrityError,  # SQLITE_CONSTRAINT, SQLITE_MISMATCH
+    sqlite3.DataError,  # SQLITE_TOOBIG
+    sqlite3.InterfaceError,  # SQLITE_RANGE
+    sqlite3.ProgrammingError,  # a type that SQLite does not have
+    OverflowError,  # an integer beyond 64 bits
+    UnicodeEncodeError,  # a lone surrogate
+)
+"""What Python raises if one value cannot be written, while others can."""
+
+_UNAVAILABLE = {
+    sqlite3.SQLITE_FULL: "the disk is full",
+    sqlite3.SQLITE_IOERR: "reading or writing failed",
+    sqlite3.SQLITE_READONLY: "the file or its file system is read-only",
+    sqlite3.SQLITE_BUSY: "another program holds its lock",
+    sqlite3.SQLITE_LOCKED: "another connection holds its lock",
+    sqlite3.SQLITE_PROTOCOL: "another program holds its lock",
+    sqlite3.SQLITE_CANTOPEN: "the file, its log or its directory cannot be opened",
+    sqlite3.SQLITE_PERM: "access is not permitted",
+}
+
+
+def primary_code(exc: sqlite3.Error) -> int:
+    """Return SQLite's primary result code; 0 if Python raised the error by itself."""
+    return int(getattr(exc, "sqlite_errorcode", sqlite3.SQLITE_OK)) & 0xFF
+
+
+@contextlib.contextmanager
+def faults(path: Path, *, busy: type[StoreError] = StoreUnavailable) -> Iterator[None]:
+    """Raise faults of SQLite and of the file system as errors of the store, naming *path*.
+
+    Args:
+        path: The database that is used inside.
+        busy: What it is if another program holds the lock.
+    """
+    try:
+        yield
+    except OSError as exc:
+        culprit = f" ({exc.filename})" if exc.filename not in (None, str(path)) else ""
+        raise StoreUnavailable(f"{path} cannot be used: {exc.strerror}{culprit}") from exc
+    except ValueError as exc:  # os.open(): a null character, or a surrogate, in the path
+        raise StoreUnavailable(f"{quote(str(path))} cannot be used: {exc}") from exc
+    except sqlite3.Error as exc:
+        code = primary_code(exc)
+        if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_PROTOCOL) and busy is StoreInUse:
+            raise StoreInUse(
+                f"database {path} is locked by another program: stop that one first, or give this"
+                " one another database"
+            ) from exc
+        if code in _UNAVAILABLE:
+            raise StoreUnavailable(
+                f"database {path} cannot be used: {_UNAVAILABLE[code]} ({exc.sqlite_errorname})"
+            ) from exc
+        if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR):
+            # SQLITE_ERROR: our statements are sound, so the schema is not.
+            raise corrupt(path, exc) from exc
+        raise StoreUnavailable(f"database {path} cannot be used: {exc}") from exc
