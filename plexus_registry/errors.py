@@ -7,6 +7,9 @@
     ├── InvalidValue          a field holds something that is not accepted
     ├── ConfigError           files or settings have faults; nothing was applied
     ├── ListenError           an address cannot be listened on
+    ├── AlreadyRunning        another daemon holds the PID file
+    ├── Unreachable           a registry cannot be talked to
+    ├── Refused               a registry refused what was asked
     └── StoreError            the store cannot do what was asked
         ├── StoreUnavailable  the machine's fault: full, read-only, I/O error
         ├── StoreRejected     this one change cannot be written, others can
@@ -115,6 +118,21 @@ class ConfigError(PlexusRegistryError):
 
 class ListenError(PlexusRegistryError):
     """An address cannot be listened on: taken, not ours, or not permitted."""
+
+
+class AlreadyRunning(PlexusRegistryError):
+    """Another daemon holds the PID file."""
+
+
+class Unreachable(PlexusRegistryError):
+    """A registry cannot be talked to, or its answer did not come."""
+
+    def __init__(self, url: str, reason: str) -> None:
+        super().__init__(f"no registry answers at {url}: {reason}")
+
+
+class Refused(PlexusRegistryError):
+    """A registry refused what was asked, in its own words."""
 
 
 class StoreError(PlexusRegistryError):

@@ -23,13 +23,15 @@ from typing import Protocol, TypeVar
 
 from plexus_registry.backend import Change, Source
 from plexus_registry.catalog import Catalog, Overlay
-from plexus_registry.errors import ConfigError, StoreError, StoreRejected, word
+from plexus_registry.errors import ConfigError, StoreError, StoreRejected
+from plexus_registry.eventlog import (
+    log_commit_failed,
+    log_event,
+    log_file_missing,
+    log_reload_failed,
+)
 from plexus_registry.rules import (
     AutoRegister,
-    BackendDeleted,
-    BackendDeregistered,
-    BackendRegistered,
-    BackendUpdated,
     Decision,
     Declare,
     Delete,
@@ -37,7 +39,6 @@ from plexus_registry.rules import (
     Event,
     Failed,
     Ping,
-    Pinged,
     Register,
     Reloaded,
     Request,
@@ -50,8 +51,6 @@ logger = logging.getLogger(__name__)
 
 GROUP_MAX_REQUESTS = 1024
 """How many requests share one commit; bounds how long deciding them keeps the event loop."""
-
-LOGGED_FAULTS_MAX = 20
 
 OURSELVES = "registry"
 """The peer of what the registry does without being asked."""
@@ -107,6 +106,12 @@ class Registry:
         declarations: Reads what is declared.
         clock: Unix seconds, possibly with a fraction.
         new_id: Makes the id of a new entry.
+
+    Attributes:
+        catalog: The entries as they are on disk.
+        last_reload: None before the first.
+        on_reload: Called when reading begins.
+        on_reloaded: Called with its event when a reload is over, before it is answered.
     """
 
     def __init__(
@@ -122,6 +127,8 @@ class Registry:
     ) -> None:
         self.catalog = catalog
         self.last_reload: ReloadReport | None = None
+        self.on_reload: Callable[[], None] = _nothing
+        self.on_reloaded: Reply = _ignore
         self.commits = 0
         self.committed_requests = 0
         self._store = store
@@ -176,7 +183,9 @@ class Registry:
     def follow(self, declared: Declare, reply: Reply, *, peer: str = OURSELVES) -> None:
         """Follow declarations that were read already. *reply* gets `Reloaded` or `Failed`."""
         if declared.file is None:
-            self._warn_of_vanished_file()
+            kept = sum(held.source is Source.FILE for held in self.catalog)
+            if kept:
+                log_file_missing(kept)
         self._declared = frozenset({*declared.env, *(declared.file or ())})
         self.submit(declared, reply, peer=peer)
 
@@ -250,16 +259,17 @@ class Registry:
         for submission in group:
             assert submission.decision is not None
             event = submission.decision.event
-            self._log(submission, event)
+            log_event(
+                event,
+                is_change=_changes(submission),
+                peer=submission.peer,
+                declared=self._declared,
+            )
             _call(submission.reply, event)
 
     def _refuse(self, group: list[_Submission], reason: Exception) -> None:
-        if isinstance(reason, StoreError):
-            logger.error("commit failed requests=%d reason=%s", len(group), reason)
-            text = str(reason)
-        else:
-            logger.error("commit failed requests=%d", len(group), exc_info=reason)
-            text = "internal error, see the log"
+        log_commit_failed(reason, requests=len(group))
+        text = str(reason) if isinstance(reason, StoreError) else "internal error, see the log"
         # What changes nothing was decided on its neighbours' changes, which did not come to be.
         again = [submission for submission in group if not _changes(submission)]
         self._queue.extendleft(reversed(again))
@@ -275,6 +285,7 @@ class Registry:
         peers = ",".join(sorted({peer for _, _, peer in waiting}))
 
         def answer(event: Event) -> None:
+            _call(self.on_reloaded, event)
             for reply, _, _ in waiting:
                 _call(reply, event)
 
@@ -284,7 +295,7 @@ class Registry:
 
         def read(outcome: Declare | Exception | None) -> None:
             if isinstance(outcome, Exception):
-                self._log_reading_failed(outcome)
+                log_reload_failed(outcome, peer=peers)
                 reason = (
                     outcome if isinstance(outcome, ConfigError) else "internal error, see the log"
                 )
@@ -298,75 +309,24 @@ class Registry:
                 self._start_reading()
             self._check_idle()
 
+        self.on_reload()
         self._offload_read(partial(self._declarations, explicit), read)
 
-    def _warn_of_vanished_file(self) -> None:
-        kept = sum(held.source is Source.FILE for held in self.catalog)
-        if kept:
-            logger.warning(
-                "declared backends kept, their file is missing entries=%d;"
-                " reload explicitly to forget them",
-                kept,
-            )
-
-    @staticmethod
-    def _log_reading_failed(reason: Exception) -> None:
-        if not isinstance(reason, ConfigError):
-            logger.error("config reload failed, keeping previous", exc_info=reason)
-            return
-        for fault in reason.faults[:LOGGED_FAULTS_MAX]:
-            logger.error("config reload failed, keeping previous: %s", fault)
-        unseen = len(reason.faults) - LOGGED_FAULTS_MAX
-        if unseen > 0:
-            logger.error("config reload failed, keeping previous: %d more faults", unseen)
-
-    # --- idling and the log -----------------------------------------------------------------------
+    # --- idling -----------------------------------------------------------------------------------
 
     def _check_idle(self) -> None:
-        is_busy = self._working or self._committing or self._queue or self._reading
+        is_busy = self._working or self._committing or self._reading
         if self._on_idle and not is_busy:
             on_idle, self._on_idle = self._on_idle, None
             on_idle()
 
-    def _log(self, submission: _Submission, event: Event) -> None:
-        peer = word(submission.peer)
-        match event:
-            case BackendRegistered(backend) | BackendUpdated(backend):
-                verb = "registered" if isinstance(event, BackendRegistered) else "updated"
-                logger.log(
-                    logging.INFO if _changes(submission) else logging.DEBUG,
-                    "backend %s name=%s url=%s source=%s peer=%s",
-                    verb,
-                    word(backend.name),
-                    word(backend.url),
-                    backend.source.value,
-                    peer,
-                )
-            case BackendDeleted(name):
-                back = " (still declared: it comes back at the next reload)"
-                logger.info(
-                    "backend deleted name=%s peer=%s%s",
-                    word(name),
-                    peer,
-                    back if name in self._declared else "",
-                )
-            case BackendDeregistered(name):
-                logger.info("backend deregistered name=%s peer=%s", word(name), peer)
-            case Reloaded():
-                logger.info(
-                    "declared backends applied added=%d updated=%d removed=%d unchanged=%d peer=%s",
-                    event.count,
-                    event.updated,
-                    event.removed,
-                    event.unchanged,
-                    peer,
-                )
-            case Pinged():
-                logger.debug("backend pinged name=%s peer=%s", word(event.name), peer)
-            case Failed():
-                logger.debug("request refused reason=%s peer=%s", event.message, peer)
-            case _:
-                raise AssertionError(f"unknown event: {event}")
+
+def _nothing() -> None:
+    """Stand in for an observer of reloads that begin."""
+
+
+def _ignore(event: Event) -> None:
+    """Stand in for an observer of reloads that end."""
 
 
 def _call(reply: Reply, event: Event) -> None:

@@ -22,11 +22,13 @@ FIELDS = ("errors", "backend")
 CORE = (*FIELDS, "catalog", "rules", "registry")
 ARROWS: dict[str, tuple[str, ...]] = {
     "errors": (),
+    "messages": (),
     "backend": ("errors",),
     "catalog": FIELDS,
     "rules": (*FIELDS, "catalog"),
     "store.port": FIELDS,
-    "registry": (*FIELDS, "catalog", "rules", "store.port"),
+    "eventlog": (*FIELDS, "messages", "catalog", "rules"),
+    "registry": (*FIELDS, "messages", "catalog", "rules", "eventlog", "store.port"),
     "protocol": CORE,
     # Adapters: none imports another.
     "server": (*CORE, "protocol"),
@@ -34,13 +36,33 @@ ARROWS: dict[str, tuple[str, ...]] = {
     "store": (*FIELDS, "store.port"),
     "config": FIELDS,
     # Those that compose.
-    "service": (*CORE, "protocol", "server", "client", "store.port", "store", "config"),
-    "cli": (*CORE, "protocol", "server", "client", "store.port", "store", "config", "service"),
+    "service": (*CORE, "messages", "protocol", "server", "client", "store.port", "store", "config"),
+    "cli": (
+        *CORE,
+        "messages",
+        "protocol",
+        "server",
+        "client",
+        "store.port",
+        "store",
+        "config",
+        "service",
+    ),
     "__main__": ("cli",),
 }
 
 # What decides and what only carries: no I/O, no threads, no event loop.
-PURE = ("errors", "backend", "catalog", "rules", "store.port", "registry", "protocol")
+PURE = (
+    "errors",
+    "messages",
+    "backend",
+    "catalog",
+    "rules",
+    "eventlog",
+    "store.port",
+    "registry",
+    "protocol",
+)
 IMPURE = (
     "asyncio",
     "concurrent",

@@ -104,7 +104,7 @@ NO_DNS_NAMES = [
     "a-",
     "a-.example",
     "x" * 64,
-    f"x{LONGEST_DNS_NAME}",
+    f"{LONGEST_DNS_NAME}x",
     "a b",
     " a",
     "a\n",
@@ -131,6 +131,7 @@ NO_IP_ADDRESSES = [
     "[]",
     "[::1",
     "::1]",
+    "x::1]",
     "[[::1]]",
     "[127.0.0.1]",
     "[localhost]",
@@ -174,7 +175,7 @@ def test_anything_else_is_no_host(host: object) -> None:
 def test_an_international_name_is_pointed_to_its_ascii_form() -> None:
     """Who gives letters beyond ASCII is told about xn--; who gives control characters is not."""
     assert "in its ASCII form, xn--…" in str(refusal(fields.check_host, "bücher.example"))
-    assert "xn--" not in str(refusal(fields.check_host, "b\x00cher"))
+    assert "xn--" not in str(refusal(fields.check_host, "bü\x00cher"))
     assert "xn--" not in str(refusal(fields.check_host, "a b"))
 
 

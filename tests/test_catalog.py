@@ -26,6 +26,21 @@ def catalog_of(*listed: str, inactive: Iterable[str] = ()) -> Catalog:
     return Catalog(entry(name, is_active=name not in inactive) for name in listed)
 
 
+NAMES = "abcdef"
+CHANGES = st.lists(
+    st.one_of(
+        st.builds(
+            lambda name, port, is_active: Put(entry(name, port=port, is_active=is_active)),
+            st.sampled_from(NAMES),
+            st.integers(1, 65535),
+            st.booleans(),
+        ),
+        st.builds(Remove, st.sampled_from(NAMES)),
+    ),
+    max_size=16,
+)
+
+
 # --- entries ------------------------------------------------------------------------------------
 
 
@@ -90,6 +105,7 @@ def test_a_replaced_entry_keeps_its_place() -> None:
     catalog = catalog_of("a", "b", "c")
     catalog.apply([Put(entry("a", last_seen=200))])
     assert names(catalog.list_json()) == ["c", "b", "a"]
+    assert names(catalog.list_json(after="b")) == ["a"]
     assert [backend.name for backend in catalog] == ["a", "b", "c"]
 
 
@@ -171,12 +187,13 @@ def test_after_an_unknown_name_there_is_no_page() -> None:
 
 
 @settings(deadline=None)
-@given(st.lists(st.booleans(), max_size=12), st.integers(1, 5), st.booleans())
+@given(CHANGES, st.integers(1, 5), st.booleans())
 def test_pages_cover_everything_exactly_once(
-    activity: list[bool], limit: int, active_only: bool
+    changes: list[Change], limit: int, active_only: bool
 ) -> None:
     """Who asks for the page after the last name that was listed sees the whole listing."""
-    catalog = Catalog(entry(str(i), is_active=active) for i, active in enumerate(activity))
+    catalog = Catalog()
+    catalog.apply(changes)
     seen: list[str] = []
     after = None
     while page := names(catalog.list_json(active_only=active_only, limit=limit, after=after)):
@@ -196,18 +213,6 @@ def test_a_change_between_pages_neither_repeats_nor_hides_another_entry() -> Non
 
 # --- changes that are not committed -------------------------------------------------------------
 
-CHANGES = st.lists(
-    st.one_of(
-        st.builds(
-            lambda name, port: Put(entry(name, port=port)),
-            st.sampled_from("abcd"),
-            st.integers(1, 65535),
-        ),
-        st.builds(Remove, st.sampled_from("abcd")),
-    ),
-    max_size=12,
-)
-
 
 @settings(deadline=None, max_examples=300)
 @given(CHANGES, CHANGES)
@@ -223,7 +228,7 @@ def test_an_overlay_shows_what_the_catalog_would_show(
     for change in pending:
         overlay.apply([change])
     assert list(overlay) == list(expected)
-    assert [overlay.get(name) for name in "abcde"] == [expected.get(name) for name in "abcde"]
+    assert list(map(overlay.get, NAMES)) == list(map(expected.get, NAMES))
     assert list(catalog) == before
 
 

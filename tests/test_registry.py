@@ -13,9 +13,9 @@ import pytest
 from plexus_registry.backend import Backend, Declaration, Put, Source
 from plexus_registry.catalog import Catalog
 from plexus_registry.errors import ConfigError, Fault, StoreError, StoreRejected
+from plexus_registry.eventlog import LOGGED_FAULTS_MAX
 from plexus_registry.registry import (
     GROUP_MAX_REQUESTS,
-    LOGGED_FAULTS_MAX,
     Offload,
     Registry,
     ReloadReport,
@@ -133,7 +133,7 @@ def desk() -> Desk:
 @pytest.fixture
 def log(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
     """The log of the registry, debug lines too."""
-    caplog.set_level(logging.DEBUG, logger="plexus_registry.registry")
+    caplog.set_level(logging.DEBUG, logger="plexus_registry")
     return caplog
 
 
@@ -318,6 +318,14 @@ def test_of_a_rejected_group_all_that_can_be_written_is(desk: Desk) -> None:
     )
     assert desk.answers[2] == Pinged("odd", False, "Backend not found: odd")
     assert desk.names == [held.name for held in desk.store.load()] == ["first", "a", "b"]
+
+
+def test_of_a_rejected_pair_the_other_is_written(desk: Desk) -> None:
+    """Two are a group already; one alone is refused without another try."""
+    desk.store.rejected.add("odd")
+    desk.ask_together(register("odd"), register("b"))
+    assert kinds(desk.run()) == [Failed, BackendRegistered]
+    assert desk.store.attempts == 1 + 1 + 2
 
 
 def test_after_a_rejected_group_others_share_commits_again(desk: Desk) -> None:
@@ -609,19 +617,19 @@ def test_a_reply_that_raises_does_not_keep_a_reload_from_others(
 
 def test_a_vanished_file_keeps_its_entries_and_warns(log: pytest.LogCaptureFixture) -> None:
     """Unless somebody asks explicitly: then a missing file declares nothing."""
-    desk = Desk(entry("dev", source=Source.FILE), entry("own"))
+    desk = Desk(entry("dev", source=Source.FILE), entry("own"), entry("hub", source=Source.AUTO))
     desk.declared.found = Declare(file=None)
     desk.reload(explicit=False)
     assert desk.run() == [NOTHING_NEW]
-    assert desk.names == ["dev", "own"]
-    assert log.records[0].levelno == logging.WARNING
+    assert desk.names == ["dev", "own", "hub"]
     assert log.messages[0] == (
         "declared backends kept, their file is missing entries=1; reload explicitly to forget them"
     )
     desk.declared.found = Declare(file={})
     desk.reload()
     assert desk.run()[1:] == [Reloaded(count=0, updated=0, removed=1, unchanged=0)]
-    assert desk.names == ["own"]
+    assert desk.names == ["own", "hub"]
+    assert [record.levelname for record in log.records] == ["WARNING", "INFO", "INFO"]
 
 
 def test_a_file_that_was_never_there_is_no_reason_to_warn(
@@ -630,6 +638,14 @@ def test_a_file_that_was_never_there_is_no_reason_to_warn(
     """A registry without a file is a registry like any other."""
     desk.registry.follow(Declare(), desk.answers.append)
     assert desk.run() == [NOTHING_NEW]
+    assert [record.levelname for record in log.records] == ["INFO"]
+
+
+def test_files_that_are_there_are_no_reason_to_warn(log: pytest.LogCaptureFixture) -> None:
+    """Only entries whose file is missing are kept against what is declared."""
+    desk = Desk(entry("dev", source=Source.FILE))
+    desk.registry.follow(declares("dev", "new"), desk.answers.append)
+    desk.run()
     assert [record.levelname for record in log.records] == ["INFO"]
 
 
@@ -675,13 +691,18 @@ def test_draining_waits_for_every_reload(desk: Desk, found: Declare | Exception 
     assert counts == [2]
 
 
-def test_draining_from_a_reply_waits_for_its_neighbours(desk: Desk) -> None:
+@pytest.mark.parametrize(
+    "request_", [register("a"), Delete("nobody")], ids=["committed", "refused"]
+)
+def test_draining_from_a_reply_waits_for_its_neighbours(desk: Desk, request_: Request) -> None:
     """The rest of the group has its answers before the registry is idle."""
     counts: list[int] = []
-    desk.ask(
-        register("a"),
-        reply=lambda event: desk.registry.drain(lambda: counts.append(len(desk.answers))),
-    )
+
+    def drain(event: Event) -> None:
+        desk.registry.drain(lambda: counts.append(len(desk.answers)))
+
+    desk.ask(register("first"), reply=lambda event: None)
+    desk.ask(request_, reply=drain)
     desk.ask(Delete("nobody"))
     desk.run()
     assert counts == [1]
