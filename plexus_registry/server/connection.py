@@ -12,6 +12,8 @@ from __future__ import annotations
 import asyncio
 import http
 import logging
+import socket
+import struct
 from collections import deque
 from typing import TYPE_CHECKING, Final
 
@@ -25,6 +27,7 @@ from plexus_registry.protocol.session import Session
 from plexus_registry.server.handshake import (
     END_OF_HEAD,
     NOT_WEBSOCKET,
+    is_handshake_ascii,
     is_origin_allowed,
     judge_head,
     plain_response,
@@ -44,6 +47,7 @@ MESSAGES_PER_TURN: Final = 128
 PENDING_MAX: Final = 1024
 UNSENT_MAX_BYTES: Final = 65536
 CLOSE_TIMEOUT_S: Final = 5.0
+STOPPING_HANDSHAKE_TIMEOUT_S: Final = 1.0
 
 
 class Connection(asyncio.BufferedProtocol):
@@ -69,6 +73,7 @@ class Connection(asyncio.BufferedProtocol):
         self._is_write_paused = False
         self._is_turn_scheduled = False
         self._is_stopping = False
+        self._has_said_goodbye = False
         self._timer: asyncio.TimerHandle | None = None
         self.peer = ""
 
@@ -78,7 +83,7 @@ class Connection(asyncio.BufferedProtocol):
         """Begin: wait for the HTTP request, for a bounded time."""
         assert isinstance(transport, asyncio.Transport)
         self.transport = transport
-        self.peer = label_of(transport.get_extra_info("peername"))
+        self.peer = _peer_of(transport)
         self._set_timer(self._server.handshake_timeout_s)
         self._server.connections.add(self)
 
@@ -163,6 +168,10 @@ class Connection(asyncio.BufferedProtocol):
             response = websocket.reject(http.HTTPStatus.METHOD_NOT_ALLOWED, NOT_WEBSOCKET)
             response.headers["Allow"] = "GET"
             response.headers["Upgrade"] = "websocket"
+        elif not is_handshake_ascii(headers.raw_items()):
+            response = websocket.reject(
+                http.HTTPStatus.BAD_REQUEST, "A header of the handshake is not in ASCII.\n"
+            )
         elif not all(is_origin_allowed(it, self._server.allowed_origins) for it in origins):
             response = websocket.reject(
                 http.HTTPStatus.FORBIDDEN,
@@ -225,7 +234,8 @@ class Connection(asyncio.BufferedProtocol):
                 reason = f"{fault.reason} at position {fault.start}"
                 self._websocket.fail(CloseCode.INVALID_DATA, reason)
                 return False
-        self._inbox.append(message)
+        if not self._has_said_goodbye:  # else it could not be answered
+            self._inbox.append(message)
         return True
 
     # --- turns ------------------------------------------------------------------------------------
@@ -308,7 +318,8 @@ class Connection(asyncio.BufferedProtocol):
         """Finish what was received, then close with 1001 (going away)."""
         self._is_stopping = True
         if self._session is None:
-            self.transport.close()
+            # It was accepted, so it gets its handshake: to be told of the stop, not cut off.
+            self._set_timer(STOPPING_HANDSHAKE_TIMEOUT_S)
         else:
             self.transport.pause_reading()
             self._schedule_turn()
@@ -319,6 +330,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def _say_goodbye(self) -> None:
         if self._websocket.state is State.OPEN:
+            self._has_said_goodbye = True
             self._websocket.send_close(CloseCode.GOING_AWAY, "the registry is stopping")
             self._flush()
             self.transport.resume_reading()
@@ -337,9 +349,23 @@ class Connection(asyncio.BufferedProtocol):
 _DATA_OPCODES = frozenset({Opcode.TEXT, Opcode.BINARY, Opcode.CONT})
 
 
-def label_of(peername: object) -> str:
-    """Name a peer for the log: ``127.0.0.1:40000``, ``[::1]:40000`` or ``unix``."""
-    if isinstance(peername, tuple) and len(peername) >= 2:
-        host, port = peername[:2]
+_PEER_CREDENTIALS = struct.Struct("3i")
+
+
+def _peer_of(transport: asyncio.Transport) -> str:
+    """Name the other end for the log: ``127.0.0.1:40000`` or ``unix:pid=PID,uid=UID``."""
+    sock = transport.get_extra_info("socket")
+    if sock.family != socket.AF_UNIX:
+        return label_of(transport.get_extra_info("peername"))
+    # SO_PEERCRED, unix(7): who connected, from the kernel.
+    credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER_CREDENTIALS.size)
+    pid, uid, _ = _PEER_CREDENTIALS.unpack(credentials)
+    return f"unix:pid={pid},uid={uid}"
+
+
+def label_of(address: object) -> str:
+    """Name a socket's address: ``127.0.0.1:4445``, ``[::1]:4445`` or ``unix:/PATH``."""
+    if isinstance(address, tuple) and len(address) >= 2:
+        host, port = address[:2]
         return f"[{host}]:{port}" if ":" in str(host) else f"{host}:{port}"
-    return "unix"
+    return f"unix:{address}"

@@ -11,13 +11,15 @@ from __future__ import annotations
 import http
 import ipaddress
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from urllib.parse import urlsplit
 
 END_OF_HEAD = b"\r\n\r\n"
 REQUEST_LINE_MAX_BYTES = 8192
 HEAD_MAX_BYTES = 16384
-_REQUEST_LINE = re.compile(rb"(?P<method>[!#-'*+.^_`|~0-9A-Za-z-]+) [^ ]+ HTTP/(?P<version>\d\.\d)")
+_REQUEST_LINE = re.compile(
+    rb"(?P<method>[!#-'*+.^_`|~0-9A-Za-z-]+) [!-~]+ HTTP/(?P<version>\d\.\d)"
+)
 
 NOT_WEBSOCKET = (
     "This is the Plexus registry. It speaks JSON-RPC over WebSocket:"
@@ -62,6 +64,18 @@ def judge_head(head: bytes) -> bytes | None:
     if head.find(END_OF_HEAD, 0, HEAD_MAX_BYTES) < 0 and len(head) > HEAD_MAX_BYTES:
         return plain_response(http.HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "Too long.\n")
     return None
+
+
+def is_handshake_ascii(headers: Iterable[tuple[str, str]]) -> bool:
+    """Tell whether the headers that make the handshake are in ASCII, as all valid ones are.
+
+    Version 15 of the library takes others for a fault of its own.
+    """
+    return all(
+        value.isascii()
+        for name, value in headers
+        if name.lower() in ("connection", "upgrade") or name.lower().startswith("sec-websocket-")
+    )
 
 
 def is_origin_allowed(origin: str, allowed: Collection[str]) -> bool:

@@ -76,6 +76,19 @@ class Server:
             raise ListenError(_explain(error, host, port)) from error
         await self._serve(listener)
 
+    async def listen_on(self, sock: socket.socket) -> None:
+        """Listen on a stream socket that listens already, of any family.
+
+        It is closed when the server stops, but not shut down or unlinked: whoever passed it may
+        hold it still.
+        """
+        # Not create_unix_server(), which unlinks the path when it stops (Python 3.13).
+        await self._serve(
+            await self.loop.create_server(
+                lambda: Connection(self), sock=sock, backlog=BACKLOG, start_serving=False
+            )
+        )
+
     async def _serve(self, listener: asyncio.Server) -> None:
         for sock in listener.sockets:
             if sock.family in (socket.AF_INET, socket.AF_INET6):
@@ -125,6 +138,9 @@ def _explain(error: OSError, host: str, port: int) -> str:
             f"cannot listen on {where}: not permitted; ports below 1024 need a privilege,"
             " choose another with --port"
         )
-    if error.errno == errno.EADDRNOTAVAIL or isinstance(error, socket.gaierror):
+    if isinstance(error, socket.gaierror):
+        return f"cannot listen on {where}: the name has no address; choose with --host"
+    # Without a number: asyncio since Python 3.13 tries the next address, until there is none left.
+    if error.errno in (None, errno.EADDRNOTAVAIL):
         return f"cannot listen on {where}: that is no address of this machine; choose with --host"
     return f"cannot listen on {where}: {error.strerror or error}"

@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from plexus_registry.protocol.streams import (
@@ -60,6 +60,7 @@ def test_one_done_ends_any_number_of_items(contents: list[bytes]) -> None:
     ]
 
 
+@settings(deadline=None)
 @given(
     notification=TEXT,
     provenance=st.lists(TEXT, max_size=3),
@@ -69,6 +70,7 @@ def test_one_done_ends_any_number_of_items(contents: list[bytes]) -> None:
     content=TEXT,
 )
 def test_constants_may_hold_any_text(
+    *,
     notification: str,
     provenance: list[str],
     content_type: str,

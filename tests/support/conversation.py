@@ -110,6 +110,11 @@ class Conversation:
 @contextlib.contextmanager
 def conversation(url: str, **options: Any) -> Iterator[Conversation]:
     """Connect, without compression and proxies as the Plexus clients do."""
-    options = {"compression": None, "proxy": None, "max_size": None, **options}
+    options = {
+        "compression": None,
+        "proxy": None,
+        "max_size": None,
+        "ping_interval": None,
+    } | options
     with connect(url, open_timeout=TIMEOUT_S, **options) as websocket:
         yield Conversation(websocket)

@@ -10,7 +10,7 @@ import struct
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-from websockets.frames import Frame, Opcode
+from websockets.frames import Opcode
 
 from support.timing import TIMEOUT_S
 
@@ -66,9 +66,18 @@ def text_frame(message: object) -> bytes:
     return frame(Opcode.TEXT, message.encode() if isinstance(message, str) else message)
 
 
-def frame(opcode: Opcode, data: bytes = b"", *, fin: bool = True, mask: bool = True) -> bytes:
-    """Encode a frame as a client sends it."""
-    return Frame(opcode, data, fin).serialize(mask=mask)
+def frame(
+    opcode: int, data: bytes = b"", *, fin: bool = True, mask: bool = True, reserved: int = 0
+) -> bytes:
+    """Encode a frame, also one that no client may send. The mask is a key of zeros."""
+    first, masked = (fin << 7) | (reserved << 4) | opcode, mask << 7
+    if len(data) < 126:
+        head = struct.pack("!BB", first, masked | len(data))
+    elif len(data) < 65536:
+        head = struct.pack("!BBH", first, masked | 126, len(data))
+    else:
+        head = struct.pack("!BBQ", first, masked | 127, len(data))
+    return head + (b"\0\0\0\0" if mask else b"") + data
 
 
 def close_frame(code: int = 1000) -> bytes:
@@ -86,7 +95,7 @@ class RawSocket:
 
     def __init__(self, sock: socket.socket) -> None:
         self.socket = sock
-        self.unread = b""
+        self.unread = bytearray()
 
     def send(self, data: bytes) -> None:
         """Send all of *data*."""
@@ -101,8 +110,8 @@ class RawSocket:
         """Read an HTTP response, its body included unless it is a 101."""
         while b"\r\n\r\n" not in self.unread:
             assert self._receive(), self.unread
-        head, _, self.unread = self.unread.partition(b"\r\n\r\n")
-        status_line, *lines = head.decode().split("\r\n")
+        head = self._take(self.unread.index(b"\r\n\r\n") + 4)
+        status_line, *lines = head.decode().removesuffix("\r\n\r\n").split("\r\n")
         version, status, _ = status_line.split(" ", 2)
         assert version == "HTTP/1.1"
         headers = {name.lower(): value for name, value in (line.split(": ", 1) for line in lines)}
@@ -125,8 +134,7 @@ class RawSocket:
         with contextlib.suppress(ConnectionResetError):
             while self._receive():
                 pass
-        data, self.unread = self.unread, b""
-        return data
+        return self._take(len(self.unread))
 
     def reset(self) -> None:
         """Cut the connection as a crash does: with a reset, without a close frame."""
@@ -136,7 +144,8 @@ class RawSocket:
     def _take(self, size: int) -> bytes:
         while len(self.unread) < size:
             assert self._receive(), f"the server closed; received {self.unread!r}"
-        data, self.unread = self.unread[:size], self.unread[size:]
+        data = bytes(self.unread[:size])
+        del self.unread[:size]
         return data
 
     def _receive(self) -> bool:
@@ -154,6 +163,7 @@ def raw_socket(
     with socket.socket(family) as sock:
         if receive_buffer is not None:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         sock.settimeout(TIMEOUT_S)
         sock.connect((host, port))
         yield RawSocket(sock)

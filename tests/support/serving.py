@@ -56,14 +56,19 @@ class Served:
 
 
 @contextlib.contextmanager
-def serving(settings: Settings) -> Iterator[Served]:
-    """Serve a registry while the block runs; start-up errors are raised here."""
+def serving(settings: Settings, **options: Any) -> Iterator[Served]:
+    """Serve a registry while the block runs; start-up errors are raised here.
+
+    Args:
+        settings: What to serve.
+        options: More arguments of `Service`.
+    """
     started: Future[Served] = Future()
     stop = asyncio.Event()
 
     async def main() -> None:
         try:
-            async with Service(settings) as service:
+            async with Service(settings, **options) as service:
                 started.set_result(Served(service, asyncio.get_running_loop()))
                 await stop.wait()
         except BaseException as error:

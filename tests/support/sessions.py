@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-only
-"""A session without sockets: messages in, decoded messages out, time and disk in the test's hand."""
+"""A session without sockets: messages in and out, with time and disk in the test's hand."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Desk:
         self.registry = Registry(
             self.store,
             Catalog(),
-            commits=commits or InlineOffload(),
+            commits=InlineOffload() if commits is None else commits,
             reads=InlineOffload(),
             declarations=lambda explicit: Declare(file={}),
             clock=lambda: NOW,
