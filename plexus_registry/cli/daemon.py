@@ -8,15 +8,20 @@ import io
 import logging
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from plexus_registry import __version__
 from plexus_registry.cli.exits import MEANINGS, Exit, status_of
 from plexus_registry.config import declared, files, settings, settings_toml, sources, values
 from plexus_registry.errors import ConfigError, Fault, PlexusRegistryError
+from plexus_registry.messages import CONFIG_REFUSED, fields
 from plexus_registry.service import log
+
+if TYPE_CHECKING:
+    from plexus_registry.service import detach
 
 logger = logging.getLogger(__name__)
 
@@ -54,6 +59,14 @@ def parser() -> argparse.ArgumentParser:
         action="store_true",
         help="write commented files to start from, where there are none yet",
     )
+    actions.add_argument(
+        "--daemonize",
+        action="store_true",
+        help="detach from the terminal and log to syslog, for an init other than systemd",
+    )
+    parser.add_argument(
+        "--pid-file", metavar="FILE", help="with --daemonize: keep the process ID there"
+    )
     settings.add_options(parser)
     return parser
 
@@ -86,11 +99,14 @@ def _run(options: Mapping[str, object]) -> Exit:
             return _check(options, os.environ, home)
         if options["write_default_config"]:
             return _write_defaults(options, os.environ, home)
-        resolved = sources.resolve(options, os.environ, home)
         if options["print_config"]:
-            print(settings_toml.render(resolved), end="")
+            print(settings_toml.render(sources.resolve(options, os.environ, home)), end="")
             return Exit.OK
-        return _serve(resolved.settings)
+        load = partial(_load, options, home)
+        if options["daemonize"]:
+            return _daemonize(load, options["pid_file"])
+        log.configure(os.environ)
+        return _serve(load)
     except ConfigError as error:
         _report(error.faults)
         return status_of(error)
@@ -111,19 +127,51 @@ def _home() -> Path:
         return Path("/")
 
 
-def _serve(wanted: settings.Settings) -> Exit:
-    log.configure(wanted.log_level, os.environ)
+def _load(options: Mapping[str, object], home: Path) -> settings.Settings:
+    loaded = sources.resolve(options, os.environ, home).settings
+    log.set_level(loaded.log_level)
+    return loaded
+
+
+def _serve(
+    load: Callable[[], settings.Settings], on_ready: Callable[[], None] = lambda: None
+) -> Exit:
     try:
         # Imported late: what the other options do needs neither sockets nor SQLite.
         from plexus_registry.service import daemon
 
-        daemon.run(wanted)
+        daemon.run(load, os.environ, on_ready=on_ready)
     except PlexusRegistryError:
         raise
     except Exception:  # the last one to know of a fault of ours
         logger.critical("internal error", exc_info=True)
         return Exit.SOFTWARE
     return Exit.OK
+
+
+def _daemonize(load: Callable[[], settings.Settings], pid_file: object) -> Exit:
+    """Serve in a detached process; return its status when it is ready or cannot be."""
+    from plexus_registry.service import detach, systemd
+
+    if systemd.is_started_by_systemd(os.environ):
+        _report(["--daemonize is not for systemd, which wants its daemons in the foreground"])
+        return Exit.USAGE
+    load()  # faults are told here, while there is a terminal
+    held = detach.PidFile(Path.cwd() / str(pid_file)) if pid_file else None
+    status, text = detach.detached(held, partial(_serve_detached, load))
+    if text:
+        print(text, file=sys.stderr)
+    return Exit(status)
+
+
+def _serve_detached(load: Callable[[], settings.Settings], report: detach.Report) -> Exit:
+    try:
+        warning = log.configure_syslog()
+        return _serve(load, on_ready=partial(report.send, Exit.OK, warning))
+    except PlexusRegistryError as error:
+        faults = error.faults if isinstance(error, ConfigError) else [error]
+        report.send(status_of(error), "\n".join(f"{PROGRAM}: {fault}" for fault in faults))
+        return status_of(error)
 
 
 def _check(options: Mapping[str, object], environ: Mapping[str, str], home: Path) -> Exit:
@@ -178,7 +226,12 @@ def _write_defaults(options: Mapping[str, object], environ: Mapping[str, str], h
 
 
 def _report(faults: Sequence[object]) -> None:
-    """Print one line for each fault; the journal takes it for what it is."""
-    is_journal = sys.stderr is not None and log.is_journal_stream(os.environ, sys.stderr.fileno())
+    """Tell each fault in one line, to a person or to the journal."""
+    if log.leads_to_journal(os.environ):
+        log.configure(os.environ)
+        for fault in faults:
+            extra = fields(CONFIG_REFUSED) if isinstance(fault, Fault) else {}
+            logger.critical("start refused: %s", fault, extra=extra)
+        return
     for fault in faults:
-        print(f"{'<3>' if is_journal else ''}{PROGRAM}: {fault}", file=sys.stderr)
+        print(f"{PROGRAM}: {fault}", file=sys.stderr)

@@ -6,14 +6,19 @@ from __future__ import annotations
 import enum
 
 from plexus_registry.errors import (
+    AlreadyRunning,
     ConfigError,
+    InvalidValue,
     ListenError,
     PlexusRegistryError,
+    Refused,
     StoreCorrupt,
     StoreError,
     StoreInUse,
+    StoreRejected,
     StoreTooNew,
     StoreUnavailable,
+    Unreachable,
 )
 
 
@@ -21,6 +26,7 @@ class Exit(enum.IntEnum):
     """What the program's exit status says."""
 
     OK = 0
+    REFUSED = 1
     USAGE = 64
     DATA = 65
     UNAVAILABLE = 69
@@ -33,13 +39,14 @@ class Exit(enum.IntEnum):
 
 MEANINGS = {
     Exit.OK: "stopped as asked, or the question was answered",
+    Exit.REFUSED: "the registry refused what was asked",
     Exit.USAGE: "the command line is wrong",
     Exit.DATA: "the database is damaged, or a newer version wrote it",
-    Exit.UNAVAILABLE: "the address cannot be listened on",
+    Exit.UNAVAILABLE: "the address cannot be listened on, or no registry answers there",
     Exit.SOFTWARE: "a fault of the program itself; the log has the traceback",
     Exit.CANNOT_CREATE: "a file that was to be written exists, or cannot be written",
     Exit.IO: "the database or the output cannot be read or written: permission, disk, file system",
-    Exit.TEMPORARY: "another process holds the database",
+    Exit.TEMPORARY: "another process holds the database or the PID file",
     Exit.CONFIG: "settings or declared backends have faults",
 }
 """For the manual and ``--help``."""
@@ -47,10 +54,15 @@ MEANINGS = {
 # The first class that fits counts.
 _BY_ERROR: tuple[tuple[type[PlexusRegistryError], Exit], ...] = (
     (ConfigError, Exit.CONFIG),
+    (InvalidValue, Exit.USAGE),
     (ListenError, Exit.UNAVAILABLE),
+    (Unreachable, Exit.UNAVAILABLE),
+    (Refused, Exit.REFUSED),
+    (AlreadyRunning, Exit.TEMPORARY),
     (StoreInUse, Exit.TEMPORARY),
     (StoreTooNew, Exit.DATA),
     (StoreCorrupt, Exit.DATA),
+    (StoreRejected, Exit.CANNOT_CREATE),
     (StoreUnavailable, Exit.IO),
     (StoreError, Exit.IO),
     (PlexusRegistryError, Exit.SOFTWARE),

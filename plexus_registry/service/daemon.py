@@ -4,14 +4,21 @@
 from __future__ import annotations
 
 import asyncio
+import faulthandler
 import logging
 import resource
 import signal
+import socket
+import sys
+from collections.abc import Callable, MutableMapping, Sequence
 from functools import partial
 
 from plexus_registry import __version__
 from plexus_registry.config.settings import Settings
+from plexus_registry.errors import ConfigError
+from plexus_registry.service import systemd
 from plexus_registry.service.service import Service
+from plexus_registry.service.supervision import Supervision
 
 logger = logging.getLogger(__name__)
 
@@ -19,14 +26,36 @@ STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 RELOAD_SIGNAL = signal.SIGHUP
 
 
-def run(settings: Settings) -> None:
+def run(
+    load_settings: Callable[[], Settings],
+    environ: MutableMapping[str, str],
+    *,
+    on_ready: Callable[[], None] = lambda: None,
+) -> None:
     """Serve until SIGTERM or SIGINT; SIGHUP reloads what is declared.
+
+    Args:
+        load_settings: Returns what to serve, or raises `ConfigError`.
+        environ: The environment, for what systemd passes in it.
+        on_ready: Called when the registry serves.
 
     Raises:
         StoreError, ConfigError, ListenError: If the registry cannot start.
     """
+    # The watchdog ends a hanging daemon with SIGABRT: let it say where it hung.
+    if sys.stderr is not None:
+        faulthandler.enable()
     raise_descriptor_limit()
-    asyncio.run(_serve(settings))
+    notifier = systemd.Notifier(environ)
+    sockets = [passed.socket for passed in systemd.take_sockets(environ)]
+    watchdog_interval_s = systemd.watchdog_interval_s(environ)
+    try:
+        settings = load_settings()
+        asyncio.run(_serve(settings, sockets, notifier, watchdog_interval_s, on_ready))
+    except ConfigError as error:
+        notifier.status(f"start refused: {error}")
+        systemd.turn_away(sockets)
+        raise
 
 
 def raise_descriptor_limit() -> None:
@@ -39,17 +68,31 @@ def raise_descriptor_limit() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-async def _serve(settings: Settings) -> None:
+async def _serve(
+    settings: Settings,
+    sockets: Sequence[socket.socket],
+    notifier: systemd.Notifier,
+    watchdog_interval_s: float | None,
+    on_ready: Callable[[], None],
+) -> None:
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     for stop_signal in STOP_SIGNALS:
         loop.add_signal_handler(stop_signal, stop.set)
-    service = Service(settings)
+    service = Service(settings, sockets=sockets)
     loop.add_signal_handler(RELOAD_SIGNAL, partial(service.start_reload, peer="SIGHUP"))
     logger.info("starting version=%s", __version__)
-    async with service:
-        await stop.wait()
-        logger.info("stopping")
+    supervision = Supervision(service, notifier, watchdog_interval_s)
+    supervision.starting()
+    try:
+        async with service:
+            supervision.ready()
+            on_ready()
+            await stop.wait()
+            logger.info("stopping")
+            supervision.stopping()
+    finally:
+        supervision.stopped()
     logger.info("stopped")
     # The loop gives signals their default action back when it closes: an impatient second one
     # would end the process before its exit status says that all is well.

@@ -20,11 +20,15 @@ class DeclarationReader:
     Args:
         path: The main file; drop-ins are in the directory beside it.
         env: What the environment declares; a later declaration of a name replaces an earlier.
+
+    Attributes:
+        is_sound: Whether what was read last had no faults.
     """
 
     def __init__(self, path: Path, env: Iterable[Declaration]) -> None:
         self._path = path
         self._env = {declaration.name: declaration for declaration in env}
+        self.is_sound = False
         self._digest: str | None = None
         self._main: bytes | None = None
 
@@ -43,6 +47,16 @@ class DeclarationReader:
         if not explicit and snapshot.digest == self._digest:
             return None
         self._digest = snapshot.digest
+        self.is_sound = False
+        declare = self._parse(snapshot, explicit)
+        self.is_sound = True
+        return declare
+
+    def forget(self) -> None:
+        """Take the files for changed at the next reading, for what they say was not applied."""
+        self._digest = None
+
+    def _parse(self, snapshot: declared.Snapshot, explicit: bool) -> Declare:
         if snapshot.is_absent and not explicit:
             return Declare(env=self._env)
         backends = declared.parse(snapshot).backends

@@ -6,6 +6,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import socket
+from collections.abc import Callable, Sequence
 from functools import partial
 from types import TracebackType
 from typing import Self
@@ -25,16 +27,41 @@ from plexus_registry.store.sqlite import SqliteStore
 
 logger = logging.getLogger(__name__)
 
+OPENING = "opening the database"
+RETRY_S = 30.0
+
 
 class Service:
     """A registry that serves, to be used as ``async with Service(settings) as service``.
 
     Args:
         settings: What to serve, where, and from which database.
+        sockets: Listening stream sockets to serve instead of the settings' host and port. The
+            service closes its descriptors; it neither shuts the sockets down nor unlinks them.
+        retry_s: When declarations that could not be written are tried again, in seconds.
+
+    Attributes:
+        settings: As given.
+        phase: What start-up is doing, in words.
+        on_reload: Called when a reload begins.
+        on_reloaded: Called when a reload is over, however it went.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        sockets: Sequence[socket.socket] = (),
+        retry_s: float = RETRY_S,
+    ) -> None:
         self.settings = settings
+        self.phase = ""
+        self.on_reload: Callable[[], None] = _nothing
+        self.on_reloaded: Callable[[], None] = _nothing
+        self._sockets = sockets
+        self._retry_s = retry_s
+        self._retry: asyncio.TimerHandle | None = None
+        self._commits: Worker | None = None
         self._undo = contextlib.AsyncExitStack()
         self._registry: Registry | None = None
         self._server: Server | None = None
@@ -69,8 +96,9 @@ class Service:
 
     async def _start(self) -> None:
         settings, loop = self.settings, asyncio.get_running_loop()
-        commits = self._worker("store", loop)
+        commits = self._commits = self._worker("store", loop)
         reads = self._worker("config", loop)
+        self.phase = OPENING
         store = await commits.run(partial(SqliteStore.open, settings.database))
         self._undo.push_async_callback(commits.run, store.close)
         reader = DeclarationReader(settings.config, settings.backends)
@@ -81,7 +109,11 @@ class Service:
             reads=reads,
             declarations=reader,
         )
+        self._registry.on_reload = self._reload_begins
+        self._registry.on_reloaded = partial(self._reload_ends, reader)
         self._undo.push_async_callback(self._drain)
+        self.phase = "applying what is declared"
+        # Watched first, then read: what changes in between is not missed.
         watch = Watch(settings.config, self._files_changed, loop=loop)
         self._undo.callback(watch.stop)
         watch.start()
@@ -98,7 +130,10 @@ class Service:
             allowed_origins=settings.allowed_origins,
         )
         self._undo.push_async_callback(self._server.stop)
-        await self._server.listen(settings.host, settings.port)
+        for passed in self._sockets:
+            await self._server.listen_on(passed)
+        if not self._sockets:
+            await self._server.listen(settings.host, settings.port)
         logger.info(
             "listening address=%s hub=%s entries=%d database=%s",
             ",".join(self.addresses),
@@ -107,6 +142,7 @@ class Service:
             settings.database,
         )
         self._is_ready = True
+        self.phase = "serving"
         while self._put_off:
             self._put_off.pop()()
 
@@ -114,6 +150,8 @@ class Service:
         """Stop accepting, finish and commit what was received, release everything. Idempotent."""
         self._is_ready = False
         await self._undo.aclose()
+        if self._retry is not None:
+            self._retry.cancel()
         self._registry = self._server = None
 
     async def __aenter__(self) -> Self:
@@ -151,6 +189,11 @@ class Service:
         else:
             self._put_off.append(partial(self.start_reload, peer=peer, explicit=explicit))
 
+    def probe_store(self, answers: Callable[[], None]) -> None:
+        """Call *answers* once the store's thread has got to it: it does not hang."""
+        assert self._commits is not None
+        self._commits(lambda: None, lambda outcome: answers())
+
     # --- parts ------------------------------------------------------------------------------------
 
     def _worker(self, name: str, loop: asyncio.AbstractEventLoop) -> Worker:
@@ -161,6 +204,18 @@ class Service:
     def _files_changed(self) -> None:
         self.start_reload(peer="inotify", explicit=False)
 
+    def _reload_begins(self) -> None:
+        self.on_reload()
+
+    def _reload_ends(self, reader: DeclarationReader, event: Event) -> None:
+        self.on_reloaded()
+        if isinstance(event, Failed) and reader.is_sound:
+            # What was read is right and could not be written. Nobody saves the file again when
+            # the disk has space again, so try by ourselves.
+            reader.forget()
+            retry = partial(self.start_reload, peer="retry", explicit=False)
+            self._retry = asyncio.get_running_loop().call_later(self._retry_s, retry)
+
     async def _drain(self) -> None:
         idle = asyncio.Event()
         self.registry.drain(idle.set)
@@ -170,6 +225,10 @@ class Service:
         event = await _event_of(ask)
         if isinstance(event, Failed):
             raise StoreError(event.message)
+
+
+def _nothing() -> None:
+    """Stand in for an observer that nobody needs."""
 
 
 async def _event_of(ask: partial[None]) -> Event:

@@ -4,11 +4,15 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
 T = TypeVar("T")
+
+_FAULTS = {signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGABRT}
+"""Signals that a thread sends to itself."""
 
 
 class Worker:
@@ -21,7 +25,9 @@ class Worker:
 
     def __init__(self, name: str, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix=name)
+        self._executor = ThreadPoolExecutor(
+            max_workers=1, thread_name_prefix=name, initializer=_leave_signals_to_others
+        )
 
     def __call__(self, job: Callable[[], T], done: Callable[[T | Exception], None]) -> None:
         """Run *job* in the thread, then *done* with what it returned or raised, in the loop."""
@@ -41,3 +47,12 @@ class Worker:
     def stop(self) -> None:
         """End the thread; its last job is finished first."""
         self._executor.shutdown(wait=True)
+
+
+def _leave_signals_to_others() -> None:
+    """Block signals here, so that who blocks them in the main thread is safe from them.
+
+    A signal for the process goes to any thread that does not block it, one that is just ending
+    included.
+    """
+    signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals() - _FAULTS)

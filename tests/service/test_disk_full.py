@@ -60,6 +60,8 @@ def test_database_that_cannot_grow_refuses_writes_and_recovers(tmp_path: Path) -
         assert running.stop() == 0
         print(refused[0])
 
-    with daemon(tmp_path, ["--auto-register", "none"]) as running:
-        with conversation(running.url) as client:
-            assert names(client) == {*accepted, "after"}
+    with (
+        daemon(tmp_path, ["--auto-register", "none"]) as running,
+        conversation(running.url) as client,
+    ):
+        assert names(client) == {*accepted, "after"}

@@ -1,0 +1,140 @@
+# SPDX-License-Identifier: AGPL-3.0-only
+"""``plexus-registryctl``: asks a running registry to do something."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+
+from plexus_registry import __version__
+from plexus_registry.cli.exits import Exit, status_of
+from plexus_registry.client import address
+from plexus_registry.client.connection import DEFAULT_TIMEOUT_S, Connection
+from plexus_registry.config import sources
+from plexus_registry.errors import PlexusRegistryError
+
+PROGRAM = "plexus-registryctl"
+
+_SYSTEM_DATABASE = Path("/var/lib/plexus-registry/registry.db")
+
+
+@dataclass(frozen=True, slots=True)
+class _Target:
+    """The registry that is asked."""
+
+    url: str | None
+    timeout_s: float
+
+    def ask(self, work: Callable[[Connection], Coroutine[Any, Any, dict[str, Any]]]) -> Any:
+        """Connect, do *work*, and return its event."""
+
+        async def run() -> dict[str, Any]:
+            url = address.find(os.environ) if self.url is None else address.check_url(self.url)
+            async with Connection(url, timeout_s=self.timeout_s) as registry:
+                return await work(registry)
+
+        return asyncio.run(run())
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]}, invoke_without_command=True)
+@click.version_option(__version__, prog_name=PROGRAM, message="%(prog)s %(version)s")
+@click.option(
+    "--url",
+    metavar="URL",
+    help=f"The registry to talk to: {address.ACCEPTED}. If not given: ${address.URL_VARIABLE},"
+    " else the Unix socket of the user's or the system's registry, else"
+    f" {address.DEFAULT_URL}.",
+)
+@click.option(
+    "--timeout",
+    "timeout_s",
+    metavar="SECONDS",
+    type=click.FloatRange(min=0, min_open=True),
+    default=DEFAULT_TIMEOUT_S,
+    show_default=True,
+    help="How long to wait for the registry.",
+)
+@click.pass_context
+def command(context: click.Context, url: str | None, timeout_s: float) -> None:
+    """Control a running Plexus registry."""
+    context.obj = _Target(url, timeout_s)
+    if context.invoked_subcommand is None:
+        click.echo(context.get_help())
+        raise click.UsageError("a command is missing")
+
+
+@command.command(name="reload")
+@click.pass_obj
+def reload_(target: _Target) -> None:
+    """Read the declared backends again and wait until they are applied.
+
+    Fails, and changes nothing, if a file has a fault.
+    """
+    event = target.ask(lambda registry: registry.call("registry.reload"))
+    # The Rust program tells the first only.
+    counts = {"count": "added", "updated": "updated", "removed": "removed", "unchanged": "unchanged"}
+    told = [f"{event[key]} {word}" for key, word in counts.items() if key in event]
+    click.echo(f"reloaded: {', '.join(told)}")
+
+
+@command.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option(
+    "--database",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="The database to copy. If not given: the one that the system's registry uses, else the"
+    " one that `plexus-registry --print-config` shows.",
+)
+def backup(file: Path, database: Path | None) -> None:
+    """Copy the registry's database, running or not, into the new FILE.
+
+    The copy is consistent, complete up to the last acknowledged change, and checked. To restore
+    it, stop the registry, put the copy in the place of the database, remove the database's -wal
+    and -shm files, and start the registry.
+    """
+    # Imported late: the other commands need no SQLite.
+    from plexus_registry.store.backup import backup as copy
+
+    if database is None:
+        database = _SYSTEM_DATABASE
+        if not os.path.exists(database):  # False also where its directory may not be entered
+            database = sources.resolve({}, os.environ, _home()).settings.database
+    copy(database, file)
+    click.echo(f"{file}: copy of {database}, checked")
+
+
+def _home() -> Path:
+    try:
+        return Path.home()
+    except RuntimeError:  # neither $HOME nor a line in passwd(5)
+        return Path("/")
+
+
+def main() -> int:
+    """Run the program and return its exit status."""
+    try:
+        command.main(prog_name=PROGRAM, standalone_mode=False)
+    except PlexusRegistryError as error:
+        print(f"{PROGRAM}: {error}", file=sys.stderr)
+        return status_of(error)
+    except click.UsageError as error:
+        problem = error.format_message().removesuffix(".")
+        print(f"{PROGRAM}: {problem}; see {PROGRAM} --help", file=sys.stderr)
+        return Exit.USAGE
+    except (click.Abort, KeyboardInterrupt):
+        return Exit.SOFTWARE
+    except SystemExit:  # click's, if nobody reads what it prints
+        return Exit.IO
+    except OSError as error:
+        place = error.filename or "standard output"
+        print(f"{PROGRAM}: {place}: {error.strerror}", file=sys.stderr)
+        return Exit.IO
+    return Exit.OK
