@@ -111,6 +111,10 @@ def _reader_of_unsigned(bits: int) -> Callable[[object], int]:
     return read
 
 
+def _read_any(value: object) -> object:
+    return value
+
+
 def _read_as_text(value: object) -> str:
     """Return a text as it is, and anything else as its JSON."""
     if isinstance(value, str):
@@ -140,8 +144,7 @@ U32 = Kind(
 PROTOCOL = Kind(_read_string, {"$ref": "#/$defs/Protocol"})
 LENIENT_STRING = Kind(_read_as_text, {"type": "string"})
 """A string that hubs of other versions may send as anything; it must not fail the call."""
-ANY = Kind(_read_as_text, {})
-"""Any JSON, read as its text."""
+ANY = Kind(_read_any, {})
 
 
 def schema_of(parameters: Sequence[Parameter]) -> dict[str, Any]:

@@ -160,7 +160,7 @@ def test_params_that_nobody_can_hold() -> None:
 def test_deep_nesting_in_what_is_stored(field: str, caplog: pytest.LogCaptureFixture) -> None:
     """Parameters kept as JSON text can be nested as deep as they like: no internal error."""
     desk = Desk()
-    for depth in (10, 500, *range(700, 1010), 5000):
+    for depth in (10, 500, *range(880, 1010), 5000):
         nested = "[" * depth + "]" * depth
         params = '{"name":"d%d","host":"h","port":1,"%s":%s}' % (depth, field, nested)  # noqa: UP031
         routed = '{"method":"registry.register","params":%s}' % params  # noqa: UP031

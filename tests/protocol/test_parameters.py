@@ -77,9 +77,10 @@ def direct(params: object, *parameters: Parameter) -> list[Any] | str:
         (LENIENT_STRING, "x", "x"),
         (LENIENT_STRING, 1.5, "1.5"),
         (LENIENT_STRING, {"a": [None]}, '{"a":[null]}'),
+        (LENIENT_STRING, {"ä": 2**70}, '{"ä":1180591620717411303424}'),
         (ANY, "x", "x"),
-        (ANY, False, "false"),
-        (ANY, {"ä": 2**70}, '{"ä":1180591620717411303424}'),
+        (ANY, False, False),
+        (ANY, {"ä": [None]}, {"ä": [None]}),
     ],
 )
 def test_types(kind: Kind, value: object, expected: object) -> None:
@@ -97,14 +98,13 @@ def _is_mismatch(expected: object) -> bool:
     return isinstance(expected, str) and expected.startswith("invalid ")
 
 
-@pytest.mark.parametrize("kind", [LENIENT_STRING, ANY])
-def test_json_that_is_too_deep_to_keep_is_a_mismatch(kind: Kind) -> None:
+def test_text_of_json_that_is_too_deep_is_a_mismatch() -> None:
     """Nesting that could be read but not be written again is refused, not an accident."""
     deep: list[Any] = []
     for _ in range(100_000):
         deep = [deep]
     try:
-        outcome = routed({"p": deep}, Parameter("p", kind, "P"))
+        outcome = routed({"p": deep}, Parameter("p", LENIENT_STRING, "P"))
         assert outcome == "invalid value: sequence, expected JSON that is less deep"
     finally:
         while deep:  # freed level by level: some Pythons recurse
