@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
+
+import msgspec
 
 from plexus_registry.protocol.streams import ErrorStream, Stream
 
@@ -15,13 +17,13 @@ Handler = Callable[[Sequence[Any], str, Reply], None]
 """Runs a method: parameter values in the order of declaration, the peer, the reply."""
 
 
-class Call(NamedTuple):
+class Call(msgspec.Struct, gc=False):
     """A call whose method is known and whose parameters fit.
 
     Attributes:
-        stream: Makes the frames.
-        handler: What to run, with:
-        values: The parameters.
+        stream: Makes the frames of what the handler replies.
+        handler: What to run, with these values, the peer, and a reply.
+        values: The parameters, in the order of declaration.
         is_write: Its effect is in the order of submission, whenever its answer comes.
     """
 
@@ -29,10 +31,6 @@ class Call(NamedTuple):
     handler: Handler
     values: Sequence[Any]
     is_write: bool = False
-
-    def run(self, peer: str, reply: Reply) -> None:
-        """Carry the call out; *reply* gets the contents for `stream`."""
-        self.handler(self.values, peer, reply)
 
 
 def constant(values: Sequence[Any], peer: str, reply: Reply) -> None:

@@ -65,6 +65,11 @@ class Hub:
         registry: What the calls read and change.
         namespace: The hub's name, by which it introduces itself.
         version: The program's version, told in ``_info``.
+
+    Attributes:
+        namespace: As given.
+        schemas: What is published.
+        now: Returns the time that goes into answers, in Unix seconds.
     """
 
     def __init__(
@@ -72,6 +77,7 @@ class Hub:
     ) -> None:
         self.namespace = namespace
         self.schemas = schema.describe(namespace)
+        self.now = registry.now
         self._registry = registry
         self._handlers = Activation(registry).handlers
         self._direct: dict[str, Direct] = {}
@@ -89,10 +95,6 @@ class Hub:
         self._add_activation_schema()
 
     # --- looking up -------------------------------------------------------------------------------
-
-    def now(self) -> int:
-        """Return the time that goes into answers, in Unix seconds."""
-        return self._registry.now()
 
     def prepare(self, method: str, params: msgspec.Raw) -> Call:
         """Prepare the subscription that a request asks for.
@@ -226,9 +228,9 @@ class Hub:
             (f"{ACTIVATION}_{name}", f"{ACTIVATION}_{name}"),
         ):
             direct = self._stream(content_type, [ACTIVATION], notification)
-            self._direct[direct_name] = partial(_prepare_direct, method, direct, handler)
+            self._direct[direct_name] = _direct(method, direct, handler)
         self._unsubscribe |= _unsubscribe_names(name)
-        self._add_routed(name, partial(_prepare_routed, method, stream, handler))
+        self._add_routed(name, _routed(method, stream, handler))
 
     def _add_routed(self, name: str, prepare: Routed) -> None:
         self._routed[f"{ACTIVATION}.{name}"] = prepare
@@ -242,16 +244,13 @@ class Hub:
             asked = _decode_call_params(params)
         except MALFORMED:
             asked = _positional_call_params(params)
+        prepare = self._routed.get(asked.method)
         try:
-            return self._route(asked.method, asked.params, 0)
+            if prepare is None:
+                raise self._no_route(asked.method)
+            return prepare(asked.params, 0)
         except CallError as fault:
             return Call(self._errors, constant, (ErrorStream.content(fault),))
-
-    def _route(self, method: str, params: msgspec.Raw, depth: int) -> Call:
-        prepare = self._routed.get(method)
-        if prepare is None:
-            raise self._no_route(method)
-        return prepare(params, depth)
 
     def _no_route(self, method: str) -> CallError:
         namespace, dot, name = method.partition(".")
@@ -275,13 +274,20 @@ class Hub:
             asked = _decode_call_params(params)
         except MALFORMED:
             raise CallError("Invalid params: missing field: method", INVALID_PARAMS) from None
-        inner = self._route(asked.method, asked.params, depth + 1)
+        prepare = self._routed.get(asked.method)
+        if prepare is None:
+            raise self._no_route(asked.method)
+        inner = prepare(asked.params, depth + 1)
         assert isinstance(inner.stream, Stream)
         return Call(self._wrapping, self._run_nested, (inner, inner.stream), inner.is_write)
 
     def _run_nested(self, values: Sequence[Any], peer: str, reply: Reply) -> None:
         inner, stream = values
-        inner.run(peer, lambda contents: reply(stream.items(self._registry.now(), contents)))
+
+        def wrap(contents: Sequence[bytes]) -> None:
+            reply(stream.items(self.now(), contents))
+
+        inner.handler(inner.values, peer, wrap)
 
 
 # --- preparing ----------------------------------------------------------------------------------
@@ -291,24 +297,31 @@ def _ignoring_params(call: Call, params: msgspec.Raw, depth: int = 0) -> Call:
     return call
 
 
-def _prepare_direct(method: Method, stream: Stream, handler: Handler, params: msgspec.Raw) -> Call:
-    try:
-        values = read_direct(method.parameters, _decode_params(params))
-    except Mismatch as fault:
-        raise RpcError(INVALID_PARAMS, data=str(fault)) from None
-    return Call(stream, handler, values, method.is_write)
+def _direct(method: Method, stream: Stream, handler: Handler) -> Direct:
+    def prepare(params: msgspec.Raw) -> Call:
+        try:
+            values = read_direct(method.parameters, _decode_params(params))
+        except Mismatch as fault:
+            raise RpcError(INVALID_PARAMS, data=str(fault)) from None
+        return Call(stream, handler, values, method.is_write)
+
+    return prepare
 
 
-def _prepare_routed(
-    method: Method, stream: Stream, handler: Handler, params: msgspec.Raw, depth: int
-) -> Call:
-    try:
-        values = read_routed(
-            method.parameters, _decode_params(params), takes_bare_value=method.takes_bare_value
-        )
-    except Mismatch as fault:
-        raise CallError(f"Invalid params: {fault}", INVALID_PARAMS) from None
-    return Call(stream, handler, values, method.is_write)
+def _routed(method: Method, stream: Stream, handler: Handler) -> Routed:
+    parameters, takes_bare_value = method.parameters, method.takes_bare_value
+    is_write = method.is_write
+
+    def prepare(params: msgspec.Raw, depth: int) -> Call:
+        try:
+            values = read_routed(
+                parameters, _decode_params(params), takes_bare_value=takes_bare_value
+            )
+        except Mismatch as fault:
+            raise CallError(f"Invalid params: {fault}", INVALID_PARAMS) from None
+        return Call(stream, handler, values, is_write)
+
+    return prepare
 
 
 def _decode_params(params: msgspec.Raw) -> Any:

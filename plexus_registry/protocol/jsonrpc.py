@@ -8,7 +8,7 @@ id is an integer of 64 bits, a string or null, and a top-level key may stand onc
 from __future__ import annotations
 
 import json
-from typing import Final, Literal, NamedTuple
+from typing import Final, Literal
 
 import msgspec
 
@@ -27,6 +27,7 @@ MESSAGES: Final = {
 }
 
 LEADING_BLANKS_MAX: Final = 127
+INT64_DIGITS: Final = 19
 NULL: Final = b"null"
 _BLANKS: Final = b" \t\n\r"
 _MEMBERS: Final = (b'"jsonrpc"', b'"id"', b'"method"', b'"params"')
@@ -52,7 +53,7 @@ class RpcError(Exception):
         self.data = data
 
 
-class Request(NamedTuple):
+class Request(msgspec.Struct, gc=False):
     """One call.
 
     Attributes:
@@ -87,6 +88,9 @@ MALFORMED: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 `msgspec.ValidationError`, for JSON of another type than asked, is a `msgspec.DecodeError`.
 """
+
+
+_COMPACT_BYTES: Final = len(b'{"jsonrpc":"2.0","id":,"method":"","params":}')
 
 
 def split(message: bytes) -> bytes | list[msgspec.Raw]:
@@ -135,9 +139,11 @@ def parse(message: bytes | msgspec.Raw, *, in_batch: bool = False) -> Request:
             raise RpcError(malformed)
         return Request(None, call.method, call.params)
     id = bytes(call.id)
-    if not _is_usable_id(id):
+    if not (id.isdigit() and len(id) < INT64_DIGITS) and not _is_usable_id(id):
         raise RpcError(INVALID_REQUEST)
-    if _has_duplicate_members(bytes(message), call.params):
+    # As long as its members and not a byte longer: there is no room for another one.
+    compact = _COMPACT_BYTES + len(id) + len(call.method) + len(call.params)
+    if len(message) != compact and _has_duplicate_members(bytes(message), call.params):
         raise RpcError(INVALID_REQUEST, id)
     return Request(id, call.method, call.params)
 
@@ -145,6 +151,11 @@ def parse(message: bytes | msgspec.Raw, *, in_batch: bool = False) -> Request:
 def result(id: bytes, value: bytes) -> bytes:
     """Encode the answer with a result that is JSON already."""
     return b'{"jsonrpc":"2.0","id":%b,"result":%b}' % (id, value)
+
+
+def accepted(id: bytes, subscription: int) -> bytes:
+    """Encode the answer that a subscription has begun."""
+    return b'{"jsonrpc":"2.0","id":%b,"result":%d}' % (id, subscription)
 
 
 def error(fault: RpcError) -> bytes:

@@ -175,7 +175,14 @@ def read_routed(
         Mismatch: With the text that follows "Invalid params: ".
     """
     if isinstance(params, dict):
-        return [_read(parameter, parameter.name, params) for parameter in parameters]
+        values = []
+        for parameter in parameters:
+            value = params.get(parameter.name)
+            if value is not None:
+                values.append(parameter.kind.read(value))
+            else:
+                values.append(_read(parameter, parameter.name, params))
+        return values
     if takes_bare_value:
         first, *rest = parameters
         return [

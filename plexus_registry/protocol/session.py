@@ -46,6 +46,7 @@ class Session:
         self.pending = 0
         self.unsent_bytes = 0
         self._hub = hub
+        self._now = hub.now
         self._peer = peer
         self._on_output = on_output
         self._out: list[bytes] = []
@@ -166,7 +167,7 @@ class Session:
             self._responses.append(self._answer_without_call(request, fault))
         else:
             subscription = next(self._ids)
-            self._responses.append(jsonrpc.result(request.id, b"%d" % subscription))
+            self._responses.append(jsonrpc.accepted(request.id, subscription))
             self._announced.add(subscription)
             self._batch.append((subscription, call))
 
@@ -185,7 +186,7 @@ class Session:
         def reply(contents: Sequence[bytes]) -> None:
             self.pending -= 1
             if id is not None:
-                self._out.append(jsonrpc.result(id, b"%d" % subscription))
+                self._out.append(jsonrpc.accepted(id, subscription))
                 self._add_stream(call, subscription, contents)
             elif subscription in self._announced:
                 self._announced.remove(subscription)
@@ -197,8 +198,9 @@ class Session:
             not self.pending or self._only_writes_pending
         )
         self.pending += 1
-        call.run(self._peer, reply)
+        call.handler(call.values, self._peer, reply)
 
     def _add_stream(self, call: Call, subscription: int, contents: Sequence[bytes]) -> None:
-        self.unsent_bytes += sum(map(len, contents))
-        self._out += call.stream.frames(subscription, self._hub.now(), contents)
+        for content in contents:
+            self.unsent_bytes += len(content)
+        self._out += call.stream.frames(subscription, self._now(), contents)
