@@ -24,6 +24,7 @@ from websockets.server import ServerProtocol
 
 from plexus_registry.errors import quote
 from plexus_registry.protocol.session import Session
+from plexus_registry.server.framing import text_frames
 from plexus_registry.server.handshake import (
     END_OF_HEAD,
     NOT_WEBSOCKET,
@@ -206,7 +207,9 @@ class Connection(asyncio.BufferedProtocol):
     def _take_events(self) -> None:
         for event in self._websocket.events_received():
             if isinstance(event, Frame):
-                if event.opcode in _DATA_OPCODES and not self._take_frame(event):
+                opcode = event.opcode
+                is_data = opcode is Opcode.TEXT or opcode is Opcode.BINARY or opcode is Opcode.CONT
+                if is_data and not self._take_frame(event):
                     return
             elif isinstance(event, Request):
                 self._shake_hands(event)
@@ -284,16 +287,15 @@ class Connection(asyncio.BufferedProtocol):
         websocket, session = self._websocket, self._session
         messages = session.messages_to_send() if session is not None else []
         if self._farewell:
-            # The library sends nothing any more after a close frame; the protocol lets us finish
+            # The client has closed, and the protocol lets us finish what was asked before
             # (RFC 6455, 5.5.1), for a script that asks and leaves.
-            writes = [Frame(Opcode.TEXT, message).serialize(mask=False) for message in messages]
+            writes = text_frames(messages)
             if session is None or not (session.pending or session.is_busy or self._inbox):
                 writes += self._farewell
                 self._farewell = []
+        elif messages and websocket.state is State.OPEN:
+            writes = text_frames(messages) + websocket.data_to_send()
         else:
-            if websocket.state is State.OPEN:
-                for message in messages:
-                    websocket.send_text(message)
             writes = websocket.data_to_send()
         if writes:
             self._write(writes)
@@ -344,9 +346,6 @@ class Connection(asyncio.BufferedProtocol):
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-
-
-_DATA_OPCODES = frozenset({Opcode.TEXT, Opcode.BINARY, Opcode.CONT})
 
 
 _PEER_CREDENTIALS = struct.Struct("3i")
