@@ -47,7 +47,6 @@ READ_BYTES: Final = 16384
 MESSAGES_PER_TURN: Final = 128
 PENDING_MAX: Final = 1024
 UNSENT_MAX_BYTES: Final = 65536
-CLOSE_TIMEOUT_S: Final = 5.0
 STOPPING_HANDSHAKE_TIMEOUT_S: Final = 1.0
 
 
@@ -87,6 +86,8 @@ class Connection(asyncio.BufferedProtocol):
         self.peer = _peer_of(transport)
         self._set_timer(self._server.handshake_timeout_s)
         self._server.connections.add(self)
+        if self._server.is_stopping:  # it was accepted just before
+            self.stop()
 
     def get_buffer(self, sizehint: int) -> memoryview:
         """Lend the buffer that all connections share: it is emptied before anyone else reads."""
@@ -310,7 +311,7 @@ class Connection(asyncio.BufferedProtocol):
             if self.transport.can_write_eof():
                 self.transport.write_eof()
                 self.transport.resume_reading()
-                self._set_timer(CLOSE_TIMEOUT_S)
+                self._set_timer(self._server.close_timeout_s)
             else:
                 self.transport.close()
 
@@ -335,8 +336,9 @@ class Connection(asyncio.BufferedProtocol):
             self._has_said_goodbye = True
             self._websocket.send_close(CloseCode.GOING_AWAY, "the registry is stopping")
             self._flush()
-            self.transport.resume_reading()
-            self._set_timer(CLOSE_TIMEOUT_S)
+            self._set_timer(self._server.close_timeout_s)
+        # For the client's half of the closing, whoever began it.
+        self.transport.resume_reading()
 
     def _set_timer(self, timeout_s: float) -> None:
         self._cancel_timer()

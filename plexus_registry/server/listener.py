@@ -14,9 +14,12 @@ from plexus_registry.protocol.hub import Hub
 from plexus_registry.server.connection import READ_BYTES, Connection, label_of
 
 BACKLOG: Final = 1024
+TURNS_TO_CONNECT: Final = 4
+"""Turns of the event loop within which an accepted socket becomes a connection of ours."""
 DEFAULT_MAX_CONNECTIONS: Final = 10_000
 DEFAULT_MAX_MESSAGE_SIZE: Final = 2**20
 DEFAULT_HANDSHAKE_TIMEOUT_S: Final = 10.0
+DEFAULT_CLOSE_TIMEOUT_S: Final = 5.0
 
 
 class Server:
@@ -29,6 +32,7 @@ class Server:
             closed with 1009.
         allowed_origins: Origins of web pages that may connect, beside those on this host.
         handshake_timeout_s: How long a client may take until its HTTP request is complete.
+        close_timeout_s: How long a client may take to end its half of a closed connection.
 
     Attributes:
         addresses: Where it listens, as ``host:port`` or a path.
@@ -44,18 +48,25 @@ class Server:
         max_message_size: int = DEFAULT_MAX_MESSAGE_SIZE,
         allowed_origins: Collection[str] = (),
         handshake_timeout_s: float = DEFAULT_HANDSHAKE_TIMEOUT_S,
+        close_timeout_s: float = DEFAULT_CLOSE_TIMEOUT_S,
     ) -> None:
         self.hub = hub
         self.max_connections = max_connections
         self.max_message_size = max_message_size
         self.allowed_origins = frozenset(allowed_origins)
         self.handshake_timeout_s = handshake_timeout_s
+        self.close_timeout_s = close_timeout_s
         self.loop = asyncio.get_running_loop()
         self.addresses: list[str] = []
         self.connections: set[Connection] = set()
         self.read_buffer = memoryview(bytearray(READ_BYTES))
         self._listeners: list[asyncio.Server] = []
         self._all_closed: asyncio.Event | None = None
+
+    @property
+    def is_stopping(self) -> bool:
+        """Whether `stop` was called."""
+        return self._all_closed is not None
 
     @property
     def is_full(self) -> bool:
@@ -107,6 +118,8 @@ class Server:
         for listener in self._listeners:
             listener.close()
         self._all_closed = asyncio.Event()
+        for _ in range(TURNS_TO_CONNECT):
+            await asyncio.sleep(0)
         for connection in list(self.connections):
             connection.stop()
         try:

@@ -260,11 +260,9 @@ def test_half_closed_client_reads_its_answers(served: Served) -> None:
         raw.read_to_end()
 
 
-def test_client_that_does_not_end_is_cut_off_in_the_end(
-    served: Served, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_client_that_does_not_end_is_cut_off_in_the_end(served: Served) -> None:
     """After the close frames a client has some seconds to end its side, and not for ever."""
-    monkeypatch.setattr("plexus_registry.server.connection.CLOSE_TIMEOUT_S", 0.1)
+    served.in_loop(lambda: setattr(served.server, "close_timeout_s", 0.1))
     with raw_websocket(served.port) as raw:
         raw.send(close_frame())
         assert raw.read_frame().close_code == 1000

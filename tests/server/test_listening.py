@@ -209,3 +209,20 @@ def test_stop_of_a_client_that_is_closing(settings: Settings) -> None:
         assert raw.read_frame().close_code == 1000
         raw.socket.close()
         begin_stop(served).result(TIMEOUT_S)
+
+
+def test_client_that_is_closing_when_the_stop_begins_ends_the_connection(
+    settings: Settings,
+) -> None:
+    """The end of its half is noticed during a stop too: nobody waits until it is cut off."""
+    with serving(settings) as served, raw_websocket(served.port) as raw:
+        served.in_loop(lambda: setattr(served.server, "close_timeout_s", 3600.0))
+        raw.send(close_frame())
+        assert raw.read_frame().close_code == 1000
+        [connection] = served.in_loop(lambda: list(served.server.connections))
+        stopping = asyncio.run_coroutine_threadsafe(
+            served.server.stop(timeout_s=3600.0), served.loop
+        )
+        wait_until(lambda: connection._is_stopping, "the stop")
+        raw.socket.close()
+        stopping.result(TIMEOUT_S)
