@@ -1,0 +1,328 @@
+# SPDX-License-Identifier: AGPL-3.0-only
+"""What is shipped beside the code agrees with the code: units, catalog, manual, packages."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import tomllib
+from collections import defaultdict
+from pathlib import Path
+
+import click
+import pytest
+
+import plexus_registry
+from plexus_registry import messages
+from plexus_registry.backend import DECLARED_FIELDS
+from plexus_registry.cli import control, daemon
+from plexus_registry.cli.exits import MEANINGS, Exit
+from plexus_registry.client import address
+from plexus_registry.config import settings_toml
+from plexus_registry.config.settings import FILE_VARIABLE, SETTINGS, Settings, static_default
+
+ROOT = Path(__file__).parents[1]
+MAN = ROOT / "docs/man"
+DEBIAN = ROOT / "debian"
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+
+UNITS = sorted(path for kind in ("system", "user") for path in (ROOT / "systemd" / kind).iterdir())
+SCRIPTS = (
+    "packaging/sysv/plexus-registry",
+    "packaging/openrc/plexus-registry",
+    "debian/postrm",
+    "debian/tests/booted",
+    "debian/tests/cli",
+    "debian/tests/suite",
+)
+
+# What a service that talks to anybody should not go without (systemd.exec(5)); what its unit
+# relaxes is a comment there.
+HARDENING = {
+    "CapabilityBoundingSet": "",
+    "LockPersonality": "yes",
+    "MemoryDenyWriteExecute": "yes",
+    "NoNewPrivileges": "yes",
+    "PrivateDevices": "yes",
+    "PrivateTmp": "yes",
+    "PrivateUsers": "yes",
+    "ProcSubset": "pid",
+    "ProtectClock": "yes",
+    "ProtectControlGroups": "yes",
+    "ProtectHome": "yes",
+    "ProtectHostname": "yes",
+    "ProtectKernelLogs": "yes",
+    "ProtectKernelModules": "yes",
+    "ProtectKernelTunables": "yes",
+    "ProtectProc": "invisible",
+    "ProtectSystem": "strict",
+    "RestrictAddressFamilies": "AF_INET AF_INET6 AF_UNIX",
+    "RestrictNamespaces": "yes",
+    "RestrictRealtime": "yes",
+    "RestrictSUIDSGID": "yes",
+    "SystemCallArchitectures": "native",
+    "UMask": "0077",
+}
+
+Unit = dict[str, dict[str, list[str]]]
+
+
+def unit(path: str) -> Unit:
+    """Parse a unit of the folder systemd/: section, key, values in their order."""
+    sections: Unit = defaultdict(lambda: defaultdict(list))
+    section = ""
+    for line in (ROOT / "systemd" / path).read_text(encoding="utf-8").splitlines():
+        if not line or line.startswith("#"):
+            continue
+        if line.startswith("["):
+            section = line.strip("[]")
+            continue
+        key, separator, value = line.partition("=")
+        assert separator, line
+        assert section, line
+        sections[section][key].append(value)
+    return sections
+
+
+def page(name: str) -> str:
+    """Return the source of a manual page."""
+    return (MAN / f"{name}.scd").read_text(encoding="utf-8")
+
+
+def entries(name: str) -> str:
+    """Return the lines of a manual page that name something which is explained below them."""
+    lines = page(name).splitlines()
+    return "\n".join(
+        line
+        for line, below in zip(lines, [*lines[1:], ""], strict=True)
+        if below.startswith("\t") and not line.startswith("\t")
+    )
+
+
+# --- units ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["system", "user"])
+def test_units_run_programs_that_are_installed(kind: str) -> None:
+    """The unit starts and reloads with the programs of the package, where packages put them."""
+    service = unit(f"{kind}/plexus-registry.service")["Service"]
+    for command in (*service["ExecStart"], *service["ExecReload"]):
+        folder, program = os.path.split(command.split()[0])
+        assert folder == "/usr/bin"
+        assert program in PYPROJECT["project"]["scripts"]
+
+
+@pytest.mark.parametrize("kind", ["system", "user"])
+def test_reload_goes_through_the_socket_of_the_unit(kind: str) -> None:
+    """`systemctl reload` asks the daemon through the Unix socket that the socket unit makes."""
+    (reload_command,) = unit(f"{kind}/plexus-registry.service")["Service"]["ExecReload"]
+    _, *arguments = reload_command.split()
+    context = control.command.make_context("plexus-registryctl", arguments)
+    url = context.params["url"]
+    assert url.startswith(address.UNIX_PREFIX)
+    listens = unit(f"{kind}/plexus-registry.socket")["Socket"]["ListenStream"]
+    assert url.removeprefix(address.UNIX_PREFIX) in listens
+    (unix_socket,) = [stream for stream in listens if "/" in stream]
+    assert Path(unix_socket.replace("%t", "/run")) == address._SYSTEM_SOCKET
+
+
+@pytest.mark.parametrize("path", ["system", "user", "examples"])
+def test_sockets_listen_on_the_default_port(path: str) -> None:
+    """Socket units and the example for a LAN listen on the port that clients expect."""
+    name = "lan.conf" if path == "examples" else "plexus-registry.socket"
+    streams = unit(f"{path}/{name}")["Socket"]["ListenStream"]
+    ports = {stream.rpartition(":")[2] for stream in streams if stream and "/" not in stream}
+    assert ports == {str(Settings.__dataclass_fields__["port"].default)}
+
+
+@pytest.mark.parametrize("path", UNITS, ids=lambda path: f"{path.parent.name}/{path.name}")
+def test_documentation_of_units_exists(path: Path) -> None:
+    """Each page that a unit names is in the manual."""
+    (documentation,) = unit(f"{path.parent.name}/{path.name}")["Unit"]["Documentation"]
+    for name, section in re.findall(r"man:([\w.-]+)\((\d)\)", documentation):
+        assert (MAN / f"{name}.{section}.scd").is_file()
+
+
+def test_service_is_confined() -> None:
+    """The hardening of the system's service has not been loosened by accident."""
+    service = unit("system/plexus-registry.service")["Service"]
+    assert {key: " ".join(service[key]) for key in HARDENING if key in service} == HARDENING
+    assert service["SystemCallFilter"] == ["@system-service", "~@privileged @resources"]
+    (configuration,) = service["ConfigurationDirectory"]
+    assert f"/etc/{configuration}" in service["ReadOnlyPaths"][0].split()
+
+
+@pytest.mark.parametrize("kind", ["system", "user"])
+def test_restarts_are_prevented_where_they_cannot_help(kind: str) -> None:
+    """The statuses after which systemd does not try again are ours, a bad configuration first."""
+    service = unit(f"{kind}/plexus-registry.service")["Service"]
+    prevented = {Exit(int(status)) for status in service["RestartPreventExitStatus"][0].split()}
+    assert prevented == {Exit.USAGE, Exit.DATA, Exit.CONFIG}
+
+
+def test_service_may_open_a_descriptor_for_each_client() -> None:
+    """The limit of open files has room for all the connections that are allowed by default."""
+    (limit,) = unit("system/plexus-registry.service")["Service"]["LimitNOFILE"]
+    (setting,) = [setting for setting in SETTINGS if setting.name == "max_connections"]
+    assert int(limit) > int(static_default(setting)) + 1000
+
+
+def test_account_is_that_of_the_service() -> None:
+    """The sysusers file makes the user that the service runs as, at home in the service's state."""
+    service = unit("system/plexus-registry.service")["Service"]
+    text = (ROOT / "systemd/sysusers/plexus-registry.conf").read_text(encoding="utf-8")
+    (line,) = [line for line in text.splitlines() if not line.startswith("#")]
+    kind, name, _, home = re.sub(r'"[^"]*"', "", line).split()
+    assert kind == "u"  # older versions of systemd refuse "u!"
+    assert [name] == service["User"]
+    assert [home.removeprefix("/var/lib/")] == service["StateDirectory"]
+
+
+# --- the manual -----------------------------------------------------------------------------------
+
+
+def test_message_id_in_the_manual_is_that_of_failed_reloads() -> None:
+    """The manual's example for `journalctl MESSAGE_ID=` finds what it says."""
+    assert f"MESSAGE_ID={messages.RELOAD_FAILED} " in page("plexus-registry.8")
+
+
+def test_every_option_of_the_daemon_is_in_its_page() -> None:
+    """Each option of plexus-registry has an entry in plexus-registry(8)."""
+    options = {option for action in daemon.parser()._actions for option in action.option_strings}
+    assert {option for option in options if f"*{option}*" not in entries("plexus-registry.8")} == (
+        set()
+    )
+
+
+def test_every_option_and_verb_of_the_control_command_is_in_its_page() -> None:
+    """Each option and each verb of plexus-registryctl has an entry in plexus-registryctl(1)."""
+    explained = entries("plexus-registryctl.1")
+    verbs = control.command.commands
+    for command in (control.command, *verbs.values()):
+        context = click.Context(command, help_option_names=["-h", "--help"])
+        for parameter in command.get_params(context):
+            for spelling in (*parameter.opts, *parameter.secondary_opts):
+                assert f"*{spelling}*" in explained or isinstance(parameter, click.Argument)
+    assert {verb for verb in verbs if f"*{verb}*" not in explained} == set()
+    assert f"*{address.URL_VARIABLE}*" in explained
+
+
+def test_every_exit_status_is_in_the_manual() -> None:
+    """plexus-registry(8) lists each exit status with its meaning."""
+    text = page("plexus-registry.8").partition("# EXIT STATUS")[2]
+    explained = re.findall(r"^\*(\d+)\*\n\t([^.]*)\.", text, re.MULTILINE)
+    assert {int(status): meaning.replace("\n\t", " ").lower() for status, meaning in explained} == {
+        status.value: meaning.lower() for status, meaning in MEANINGS.items()
+    }
+
+
+def test_every_setting_is_in_the_manual() -> None:
+    """Each setting has an entry with its default and all its spellings."""
+    text, of_daemon = page("plexus-registry.toml.5"), page("plexus-registry.8")
+    for setting in SETTINGS:
+        (default,) = re.findall(rf"^#{setting.name} = (.*)$", settings_toml.example(), re.MULTILINE)
+        _, heading, entry = text.partition(f"\n*{setting.name}* = {default}\n")
+        assert heading, f"*{setting.name}* = {default}"
+        entry = entry.partition("\n\n")[0]
+        for spelling in (*setting.options, setting.variable):
+            assert f"*{spelling}*" in entry
+            assert f"*{spelling}*" in of_daemon
+    assert f"*{FILE_VARIABLE}*" in text
+
+
+def test_no_key_is_in_the_manual_that_is_no_setting() -> None:
+    """plexus-registry.toml(5) has no entry for a setting that is gone."""
+    keys = re.findall(r"^\*(\w+)\* = ", page("plexus-registry.toml.5"), re.MULTILINE)
+    assert keys == [setting.name for setting in SETTINGS]
+
+
+def test_every_key_of_declared_backends_is_in_the_manual() -> None:
+    """backends.toml(5) has an entry for each key of a table, in their order, and no other."""
+    keys = re.findall(r"^\*(\w+)\*$", entries("backends.toml.5"), re.MULTILINE)
+    assert keys == list(DECLARED_FIELDS)
+
+
+def test_pages_refer_to_pages_that_exist() -> None:
+    """A page of ours that is referred to is there, under its name and section."""
+    ours = {path.name.removesuffix(".scd") for path in MAN.iterdir()}
+    for path in MAN.iterdir():
+        text = path.read_text(encoding="utf-8")
+        name, section = path.name.removesuffix(".scd").rsplit(".", 1)
+        assert text.startswith(f"{name}({section})\n")
+        for other, number in re.findall(r"\*((?:plexus|backends)[\w.-]*)\*\((\d)\)", text):
+            assert f"{other}.{number}" in ours
+
+
+# --- packages -------------------------------------------------------------------------------------
+
+
+def test_debian_version_is_that_of_the_program() -> None:
+    """The newest entry of debian/changelog packages this version."""
+    first = (DEBIAN / "changelog").read_text(encoding="utf-8").splitlines()[0]
+    match = re.fullmatch(r"plexus-registry \((?P<upstream>[^)]+)-[^-)]+\) \S+; urgency=\w+", first)
+    assert match
+    assert match["upstream"] == plexus_registry.__version__
+
+
+def test_debian_installs_every_unit() -> None:
+    """Units, sysusers file and catalog are all installed, where systemd looks for them."""
+    folders = {"sysusers": "usr/lib/sysusers.d", "": "usr/lib/systemd/catalog"}
+    expected = {
+        path.relative_to(ROOT).as_posix(): folders.get(folder, f"usr/lib/systemd/{folder}")
+        for folder in ("system", "user", "sysusers", "")
+        for path in (ROOT / "systemd" / folder).iterdir()
+        if path.is_file()
+    }
+    lines = (DEBIAN / "install").read_text(encoding="utf-8").splitlines()
+    assert dict(line.split() for line in lines) == expected
+
+
+def test_debian_installs_every_page() -> None:
+    """All of the manual is made and installed."""
+    pages = {path.name.removesuffix(".scd") for path in MAN.iterdir()}
+    (made,) = re.findall(r"^PAGES = (.*)$", (DEBIAN / "rules").read_text("utf-8"), re.MULTILINE)
+    assert set(made.split()) == pages
+    installed = (DEBIAN / "manpages").read_text(encoding="utf-8").split()
+    assert {Path(path).name for path in installed} == pages
+
+
+def test_debian_builds_with_every_dependency() -> None:
+    """What the program needs is there when its tests run at build."""
+    build_depends = (DEBIAN / "control").read_text(encoding="utf-8").partition("\n\n")[0]
+    for requirement in PYPROJECT["project"]["dependencies"]:
+        name = re.split(r"[^\w-]", requirement)[0]
+        package = f"python3-{name.removeprefix('python-')}"
+        # Debian's pyinotify depends on what Python itself no longer has.
+        assert package in build_depends or package == "python3-pyasyncore"
+
+
+def test_debian_copyright_holds_the_whole_licence() -> None:
+    """Debian has no AGPL of its own to point to: debian/copyright has every line of it."""
+    text = (DEBIAN / "copyright").read_text(encoding="utf-8")
+    licence = (ROOT / "LICENSE").read_text(encoding="utf-8").rstrip("\n").splitlines()
+    lines = [f" {line.rstrip()}" if line.strip() else " ." for line in licence]
+    assert "\n".join(lines) in text
+
+
+@pytest.mark.parametrize("path", SCRIPTS)
+def test_scripts_parse_and_can_be_run(path: str) -> None:
+    """The shell accepts each script."""
+    subprocess.run(["sh", "-n", str(ROOT / path)], check=True)
+    assert path == "debian/postrm" or os.access(ROOT / path, os.X_OK)
+
+
+@pytest.mark.parametrize("path", SCRIPTS[:2])
+def test_init_scripts_use_the_paths_of_the_units(path: str) -> None:
+    """Without systemd everything is where it is with it."""
+    service = unit("system/plexus-registry.service")["Service"]
+    text = (ROOT / path).read_text(encoding="utf-8")
+    text = text.replace("$NAME", "plexus-registry").replace(
+        "$RUN_DIRECTORY", "/run/plexus-registry"
+    )
+    assert f"/var/lib/{service['StateDirectory'][0]}" in text
+    assert f"/etc/{service['ConfigurationDirectory'][0]}" in text
+    assert "/run/plexus-registry/plexus-registry.pid" in text
+    assert service["ExecStart"][0] in text
+    options = {option for action in daemon.parser()._actions for option in action.option_strings}
+    assert set(re.findall(r"--daemonize|--pid-file|--check-config", text)) <= options
