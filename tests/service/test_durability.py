@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from websockets.exceptions import ConnectionClosed
+from websockets.exceptions import ConnectionClosed, InvalidHandshake
 
 from support.conversation import Conversation, conversation
 from support.daemon import daemon
@@ -132,7 +132,7 @@ class Writer:
             with conversation(url) as client:
                 while True:
                     self._step(client, chance)
-        except (ConnectionClosed, ConnectionError, EOFError):
+        except (ConnectionClosed, InvalidHandshake, ConnectionError, EOFError):
             return
 
     def _step(self, client: Conversation, chance: random.Random) -> None:
