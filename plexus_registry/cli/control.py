@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import os
 import sys
 from collections.abc import Callable, Coroutine
@@ -23,6 +24,8 @@ from plexus_registry.errors import PlexusRegistryError
 PROGRAM = "plexus-registryctl"
 
 _SYSTEM_DATABASE = Path("/var/lib/plexus-registry/registry.db")
+# Whether it can be read is found out by reading, which is no fault of the command line.
+_FILE = click.Path(path_type=Path, readable=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,17 +82,17 @@ def reload_(target: _Target) -> None:
     """
     event = target.ask(lambda registry: registry.call("registry.reload"))
     # The Rust program tells the first only.
-    counts = {"count": "added", "updated": "updated", "removed": "removed", "unchanged": "unchanged"}
-    told = [f"{event[key]} {word}" for key, word in counts.items() if key in event]
+    words = {"count": "added"} | {word: word for word in ("updated", "removed", "unchanged")}
+    told = [f"{event[key]} {word}" for key, word in words.items() if key in event]
     click.echo(f"reloaded: {', '.join(told)}")
 
 
 @command.command()
-@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("file", type=_FILE)
 @click.option(
     "--database",
     metavar="FILE",
-    type=click.Path(path_type=Path),
+    type=_FILE,
     help="The database to copy. If not given: the one that the system's registry uses, else the"
     " one that `plexus-registry --print-config` shows.",
 )
@@ -120,6 +123,8 @@ def _home() -> Path:
 
 def main() -> int:
     """Run the program and return its exit status."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a path may hold any bytes
     try:
         command.main(prog_name=PROGRAM, standalone_mode=False)
     except PlexusRegistryError as error:
@@ -131,10 +136,14 @@ def main() -> int:
         return Exit.USAGE
     except (click.Abort, KeyboardInterrupt):
         return Exit.SOFTWARE
-    except SystemExit:  # click's, if nobody reads what it prints
-        return Exit.IO
+    except SystemExit:
+        pass  # click's: whoever reads has read enough
     except OSError as error:
         place = error.filename or "standard output"
         print(f"{PROGRAM}: {place}: {error.strerror}", file=sys.stderr)
-        return Exit.IO
-    return Exit.OK
+    else:
+        return Exit.OK
+    if sys.stdout is not None:
+        # What is still held back would fail again, and be told, when Python ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return Exit.IO

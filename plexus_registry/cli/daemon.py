@@ -156,9 +156,10 @@ def _daemonize(load: Callable[[], settings.Settings], pid_file: object) -> Exit:
     if systemd.is_started_by_systemd(os.environ):
         _report(["--daemonize is not for systemd, which wants its daemons in the foreground"])
         return Exit.USAGE
-    load()  # faults are told here, while there is a terminal
+    # Faults are told here, while there is a terminal; relative paths are meant for this directory.
+    loaded = load()
     held = detach.PidFile(Path.cwd() / str(pid_file)) if pid_file else None
-    status, text = detach.detached(held, partial(_serve_detached, load))
+    status, text = detach.detached(held, partial(_serve_detached, lambda: loaded))
     if text:
         print(text, file=sys.stderr)
     return Exit(status)

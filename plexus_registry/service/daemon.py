@@ -10,12 +10,13 @@ import resource
 import signal
 import socket
 import sys
+import time
 from collections.abc import Callable, MutableMapping, Sequence
 from functools import partial
 
 from plexus_registry import __version__
 from plexus_registry.config.settings import Settings
-from plexus_registry.errors import ConfigError
+from plexus_registry.errors import ConfigError, StoreCorrupt, StoreTooNew
 from plexus_registry.service import systemd
 from plexus_registry.service.service import Service
 from plexus_registry.service.supervision import Supervision
@@ -24,6 +25,11 @@ logger = logging.getLogger(__name__)
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 RELOAD_SIGNAL = signal.SIGHUP
+REFUSALS = (ConfigError, StoreCorrupt, StoreTooNew)
+"""Why a start fails that fails again as long as nobody does something."""
+REFUSAL_PAUSE_S = 2.0
+"""How long a refused start lasts where connections start us: clients that try again and again must
+not bring systemd to its StartLimitBurst=, with which it gives up on the sockets, too."""
 
 
 def run(
@@ -47,14 +53,17 @@ def run(
         faulthandler.enable()
     raise_descriptor_limit()
     notifier = systemd.Notifier(environ)
-    sockets = [passed.socket for passed in systemd.take_sockets(environ)]
-    watchdog_interval_s = systemd.watchdog_interval_s(environ)
+    sockets: list[socket.socket] = []
     try:
+        sockets += [passed.socket for passed in systemd.take_sockets(environ)]
+        watchdog_interval_s = systemd.watchdog_interval_s(environ)
         settings = load_settings()
         asyncio.run(_serve(settings, sockets, notifier, watchdog_interval_s, on_ready))
-    except ConfigError as error:
+    except REFUSALS as error:
         notifier.status(f"start refused: {error}")
-        systemd.turn_away(sockets)
+        if sockets:
+            time.sleep(REFUSAL_PAUSE_S)
+            systemd.turn_away(sockets)
         raise
 
 

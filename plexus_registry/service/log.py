@@ -161,7 +161,7 @@ def configure_syslog(address: str = SYSLOG_SOCKET) -> str:
     handler.setFormatter(Utf8Formatter("%(message)s"))
     _use(handler)
     # The handler keeps a failure to itself and tries again with every line.
-    if handler.socket.fileno() < 0:
+    if handler.socket.fileno() < 0:  # type: ignore[attr-defined]  # unknown to typeshed
         return f"{IDENTIFIER}: there is no log, for syslog does not answer at {address}"
     return ""
 

@@ -114,7 +114,7 @@ def turn_away(sockets: Sequence[socket.socket]) -> None:
     it ended, until systemd gives up on the socket too.
     """
     for passed in sockets:
-        with contextlib.suppress(BlockingIOError):
+        with contextlib.suppress(OSError):  # none waits any more, or the socket is closed
             while True:
                 passed.accept()[0].close()
 

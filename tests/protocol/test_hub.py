@@ -51,7 +51,7 @@ def test_names_that_exist() -> None:
         *(f"registry{sep}{name}" for name in (*REGISTRY_METHODS, "schema", "hash") for sep in "._"),
     ]
     for name in names:
-        assert hub.prepare(name, raw(params.get(name))), name
+        assert hub.prepare(name, raw(params.get(name))).stream, name
     for name in ("list", "registry", "registry-hub", "registry-hub_call", "hub.call", "_info_", ""):
         with pytest.raises(RpcError) as refused:
             hub.prepare(name, raw(None))
@@ -73,7 +73,7 @@ def test_unsubscribe_names() -> None:
 def test_hub_goes_by_its_namespace() -> None:
     """Another namespace renames the hub's methods, and nothing answers to the old name."""
     desk = Desk(namespace="directory")
-    assert desk.hub.prepare("directory.hash", raw(None))
+    assert desk.hub.prepare("directory.hash", raw(None)).stream
     with pytest.raises(RpcError):
         desk.hub.prepare("registry-hub.hash", raw(None))
     messages = desk.ask(request(1, "directory.call", {"method": "directory.registry.list"}))

@@ -19,6 +19,7 @@ from pathlib import Path
 import pytest
 from websockets.exceptions import ConnectionClosed
 
+import plexus_registry
 from plexus_registry import (
     ConfigError,
     ListenError,
@@ -34,7 +35,7 @@ from support.daemon import command, daemon, environment, run
 from support.serving import serving
 from support.timing import TIMEOUT_S, wait_until
 
-PACKAGE_DIR = Path(__file__).parents[2]
+PACKAGE_DIR = Path(plexus_registry.__file__).parents[1]
 
 
 def names(client: Conversation) -> set[str]:

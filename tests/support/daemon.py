@@ -127,6 +127,7 @@ def daemon(
     environ: Mapping[str, str] | None = None,
     *,
     program: Sequence[str] = PROGRAM,
+    pass_fds: Sequence[int] = (),
 ) -> Iterator[Daemon]:
     """Run the daemon on a free port while the block runs; kill it if it still runs then."""
     with subprocess.Popen(
@@ -136,6 +137,7 @@ def daemon(
         stderr=subprocess.PIPE,
         text=True,
         encoding="utf-8",
+        pass_fds=pass_fds,
     ) as process:
         running = Daemon(process)
         try:

@@ -1,0 +1,467 @@
+# SPDX-License-Identifier: AGPL-3.0-only
+"""The command ``plexus-registryctl``: what it asks, what it says, its exit statuses."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import pytest
+from websockets.exceptions import ConnectionClosed
+
+from plexus_registry import __version__
+from support.activation import activated, listener
+from support.conversation import conversation
+from support.daemon import BOUND_BY_MODES, PROGRAM, Daemon, daemon, environment, run
+from support.timing import TIMEOUT_S, wait_until
+
+INSTALLED = shutil.which("plexus-registryctl", path=str(Path(sys.executable).parent))
+MAIN = (
+    sys.executable,
+    "-c",
+    "import sys; from plexus_registry.cli.control import main; sys.exit(main())",
+)
+SCRIPT = (INSTALLED,) if INSTALLED else MAIN
+"""What is installed as ``plexus-registryctl``; where nothing is, what would be in it."""
+MAIN_BOUND_BY_MODES = (*BOUND_BY_MODES[: -len(PROGRAM)], *MAIN)
+
+SOUND = '[[backend]]\nname = "a"\nhost = "h"\nport = 1\n'
+
+Ended = subprocess.CompletedProcess[str]
+
+
+def ctl(home: Path, *arguments: str, program: tuple[str, ...] = MAIN, **variables: str) -> Ended:
+    """Run the command to its end."""
+    return run(home, *arguments, program=program, environ=environment_of(home, **variables))
+
+
+def environment_of(home: Path, **variables: str) -> dict[str, str]:
+    """Return an environment that names no registry unless *variables* do."""
+    environ = environment(home)
+    environ.pop("PLEXUS_REGISTRY_URL", None)
+    return environ | variables
+
+
+def done(ended: Ended) -> str:
+    """Return the only line of a command that went well."""
+    assert (ended.returncode, ended.stderr) == (0, "")
+    (line,) = ended.stdout.splitlines()
+    return line
+
+
+def failed(ended: Ended, status: int) -> str:
+    """Return the only line of a command that failed, without the program's name."""
+    assert (ended.returncode, ended.stdout) == (status, ""), ended.stderr
+    (line,) = ended.stderr.splitlines()
+    assert line.startswith("plexus-registryctl: ")
+    return line.removeprefix("plexus-registryctl: ")
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    """The declared backends, one to begin with."""
+    path = tmp_path / ".config" / "plexus" / "backends.toml"
+    path.parent.mkdir(parents=True)
+    path.write_text(SOUND)
+    return path
+
+
+@pytest.fixture
+def running(tmp_path: Path, config: Path) -> Iterator[Daemon]:
+    """A daemon that serves."""
+    with daemon(tmp_path) as running:
+        assert running.url
+        yield running
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Path:
+    """Where the database of a user is."""
+    return tmp_path / ".local" / "state" / "plexus-registry" / "registry.db"
+
+
+def names_in(database: Path) -> set[str]:
+    """Return the names in a database that nobody uses."""
+    with contextlib.closing(sqlite3.connect(database)) as opened:
+        return {name for (name,) in opened.execute("SELECT name FROM backends")}
+
+
+# --- the command line -----------------------------------------------------------------------------
+
+
+def test_version_is_told(tmp_path: Path) -> None:
+    """--version names program and version."""
+    ended = ctl(tmp_path, "--version", program=SCRIPT)
+    assert done(ended) == f"plexus-registryctl {__version__}"
+
+
+@pytest.mark.parametrize("option", ["-h", "--help"])
+def test_help_lists_the_commands(tmp_path: Path, option: str) -> None:
+    """Each with what it does; each command has its own help."""
+    ended = ctl(tmp_path, option, program=SCRIPT)
+
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert ended.stdout.startswith("Usage: plexus-registryctl ")
+    _, commands = ended.stdout.split("Commands:\n")
+    assert [line.split()[0] for line in commands.splitlines() if line[:3].strip()] == [
+        "backup",
+        "reload",
+    ]
+    for command in ("backup", "reload"):
+        own = ctl(tmp_path, command, option)
+        assert (own.returncode, own.stderr) == (0, "")
+        assert own.stdout.startswith(f"Usage: plexus-registryctl {command} ")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nope"], r"No such command '?nope'?"),
+        (["--nope"], r"No such option:? '?--nope'?"),
+        (["reload", "extra"], r"Got unexpected extra argument \(extra\)"),
+        (["backup"], r"Missing (argument|parameter):? '?[Ff][Ii][Ll][Ee]'?"),
+        (["--timeout", "0", "reload"], r"Invalid value for '--timeout': .*"),
+        (["--timeout", "x", "reload"], r"Invalid value for '--timeout': .*"),
+        (["--url"], r"Option '--url' requires an argument"),
+    ],
+    ids=" ".join,
+)
+def test_wrong_command_line_is_one_line(tmp_path: Path, arguments: list[str], message: str) -> None:
+    """With status 64 and where to look."""
+    line = failed(ctl(tmp_path, *arguments), 64)
+    assert re.fullmatch(rf"{message}; see plexus-registryctl --help", line), line
+
+
+def test_missing_command_shows_the_help(tmp_path: Path) -> None:
+    """And is an error."""
+    ended = ctl(tmp_path)
+
+    assert ended.returncode == 64
+    assert ended.stdout.startswith("Usage: ")
+    assert (
+        ended.stderr == "plexus-registryctl: a command is missing; see plexus-registryctl --help\n"
+    )
+
+
+@pytest.mark.parametrize(
+    "url", ["localhost:4445", "http://h:1", "ws://", "ws://h:99999", "ws://[::1", "unix:relative"]
+)
+@pytest.mark.parametrize("is_option", [True, False], ids=["option", "variable"])
+def test_url_of_no_registry_is_refused(tmp_path: Path, url: str, *, is_option: bool) -> None:
+    """With status 64 and what would be accepted, wherever it was given."""
+    if is_option:
+        ended = ctl(tmp_path, "--url", url, "reload")
+    else:
+        ended = ctl(tmp_path, "reload", PLEXUS_REGISTRY_URL=url)
+
+    assert failed(ended, 64) == (
+        f'url: "{url}" is not accepted, expected ws://HOST:PORT, wss://HOST:PORT or unix:/PATH'
+    )
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_output_that_cannot_be_written_is_no_reason_for_a_traceback(
+    tmp_path: Path, unbuffered: str
+) -> None:
+    """A full disk and a reader that leaves: status 74, and a line where it is anybody's fault."""
+    for arguments in (["--help"], ["--version"]):
+        command = [*MAIN, *arguments]
+        environ = environment_of(tmp_path, PYTHONUNBUFFERED=unbuffered)
+        with open("/dev/full", "w") as full:
+            ended = subprocess.run(
+                command, env=environ, stdout=full, stderr=subprocess.PIPE, text=True, check=False
+            )
+        assert (
+            failed_quietly(ended) == "plexus-registryctl: standard output: No space left on device"
+        )
+
+        read_end, write_end = os.pipe()
+        os.close(read_end)
+        ended = subprocess.run(
+            command, env=environ, stdout=write_end, stderr=subprocess.PIPE, text=True, check=False
+        )
+        os.close(write_end)
+        assert failed_quietly(ended) == ""
+
+
+def failed_quietly(ended: Ended) -> str:
+    """Return what a command that could not print said instead."""
+    assert ended.returncode == 74, ended.stderr
+    return ended.stderr.rstrip("\n")
+
+
+# --- reload ---------------------------------------------------------------------------------------
+
+
+def test_reload_tells_what_came_of_it(tmp_path: Path, config: Path, running: Daemon) -> None:
+    """It returns when the files are applied: status 0 and the counts."""
+    other = config.with_name("other.toml.new")
+    other.write_text(SOUND + SOUND.replace('"a"', '"b"'))
+    nothing_new = ctl(tmp_path, "--url", running.url, "reload", program=SCRIPT)
+    assert done(nothing_new) == "reloaded: 0 added, 0 updated, 0 removed, 1 unchanged"
+
+    other.replace(config)
+    counts = done(ctl(tmp_path, "--url", running.url, "reload"))
+    with conversation(running.url) as client:
+        assert client.call("registry.get", {"name": "b"}).content["backend"]
+    # inotify may have been quicker.
+    assert counts in (
+        "reloaded: 1 added, 0 updated, 0 removed, 1 unchanged",
+        "reloaded: 0 added, 0 updated, 0 removed, 2 unchanged",
+    )
+
+
+def test_reload_that_fails_tells_file_and_line(
+    tmp_path: Path, config: Path, running: Daemon
+) -> None:
+    """In one line, with status 1."""
+    config.write_text(SOUND + "[[backend]\n")
+    line = failed(ctl(tmp_path, "--url", running.url, "reload"), 1)
+
+    assert line.startswith(f"Failed to parse TOML config: {config}:5: ")
+
+
+def test_registry_that_is_not_there_is_told(tmp_path: Path) -> None:
+    """In one line, with status 69."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        url = f"ws://127.0.0.1:{free.getsockname()[1]}"
+    line = failed(ctl(tmp_path, "--url", url, "reload"), 69)
+    assert line == f"no registry answers at {url}: Connection refused"
+
+    url = f"unix:{tmp_path}/nobody"
+    line = failed(ctl(tmp_path, "reload", PLEXUS_REGISTRY_URL=url), 69)
+    assert line == f"no registry answers at {url}: No such file or directory"
+
+
+def test_registry_that_does_not_answer_is_told_in_time(tmp_path: Path) -> None:
+    """--timeout is how long it takes."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"ws://127.0.0.1:{silent.getsockname()[1]}"
+        line = failed(ctl(tmp_path, "--url", url, "--timeout", "0.1", "reload"), 69)
+    assert line == f"no registry answers at {url}: no answer within 0.1 s"
+
+
+def test_url_comes_from_the_option_then_the_variable(tmp_path: Path, running: Daemon) -> None:
+    """The option counts, whatever the variable says."""
+    assert done(ctl(tmp_path, "reload", PLEXUS_REGISTRY_URL=running.url))
+    ended = ctl(tmp_path, "--url", running.url, "reload", PLEXUS_REGISTRY_URL="unix:/nobody")
+    assert done(ended)
+
+
+def test_unix_socket_is_given_or_found(tmp_path: Path, config: Path) -> None:
+    """By URL, or as the registry of the user's manager in $XDG_RUNTIME_DIR."""
+    with tempfile.TemporaryDirectory(prefix="plexus-") as folder:
+        runtime = Path(folder)
+        (runtime / "plexus-registry").mkdir()
+        with listener("unix", runtime) as listening:
+            path = runtime / "plexus-registry" / "registry.sock"
+            (runtime / "0.sock").rename(path)
+            numbers = [listening.fileno()]
+            with daemon(tmp_path, program=activated(numbers), pass_fds=numbers):
+                assert done(ctl(tmp_path, "--url", f"unix:{path}", "reload"))
+                assert done(ctl(tmp_path, "reload", XDG_RUNTIME_DIR=folder))
+
+
+def test_interrupt_ends_without_a_traceback(tmp_path: Path) -> None:
+    """Ctrl-C while it waits."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        silent.settimeout(TIMEOUT_S)
+        url = f"ws://127.0.0.1:{silent.getsockname()[1]}"
+        with (
+            subprocess.Popen(
+                [*MAIN, "--url", url, "reload"],
+                env=environment_of(tmp_path),
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            ) as process,
+            silent.accept()[0] as sock,
+        ):
+            assert sock.recv(1)
+            process.send_signal(signal.SIGINT)
+            stdout, stderr = process.communicate(timeout=TIMEOUT_S)
+    assert process.returncode == 70
+    assert (stdout, stderr.strip()) == ("", "")
+
+
+# --- backup ---------------------------------------------------------------------------------------
+
+
+def test_backup_copies_the_registry_that_the_settings_name(
+    tmp_path: Path, running: Daemon, database: Path
+) -> None:
+    """Readable by its owner only, whole, and in one file."""
+    copy = tmp_path / "copy.db"
+    line = done(ctl(tmp_path, "backup", str(copy), program=SCRIPT))
+
+    assert line == f"{copy}: copy of {database}, checked"
+    assert names_in(copy) == {"a", "plexus"}
+    assert copy.stat().st_mode & 0o777 == 0o600
+    assert [path.name for path in tmp_path.iterdir() if "copy" in path.name] == ["copy.db"]
+
+
+def test_backup_needs_no_running_registry(tmp_path: Path, config: Path) -> None:
+    """A database at rest is copied the same way; relative names are as typed."""
+    with daemon(tmp_path, ["--db-path", str(tmp_path / "x.db")]) as running:
+        assert running.url
+        running.stop()
+    line = done(ctl(tmp_path, "backup", "copy.db", "--database", "x.db"))
+
+    assert line == "copy.db: copy of x.db, checked"
+    assert names_in(tmp_path / "copy.db") == {"a", "plexus"}
+
+
+def test_backup_of_a_busy_registry_has_all_that_was_acknowledged(
+    tmp_path: Path, running: Daemon, database: Path
+) -> None:
+    """Whatever was answered before it began is in the copy, which is sound."""
+    acknowledged: list[str] = []
+    client_stops = threading.Event()
+
+    def register() -> None:
+        with contextlib.suppress(ConnectionClosed), conversation(running.url) as client:
+            while not client_stops.is_set():
+                name = f"n{len(acknowledged)}"
+                params = {"name": name, "host": "h", "port": 1}
+                assert client.call("registry.register", params).content["backend"]
+                acknowledged.append(name)
+
+    thread = threading.Thread(target=register)
+    thread.start()
+    try:
+        for number in range(3):
+            wanted = len(acknowledged) + 20
+            wait_until(partial(lambda count: len(acknowledged) > count, wanted), "more entries")
+            before = set(acknowledged)
+            copy = tmp_path / f"copy{number}.db"
+            done(ctl(tmp_path, "backup", str(copy)))
+            assert len(acknowledged) > len(before), "the registry was not busy"
+            assert before <= names_in(copy)
+            with contextlib.closing(sqlite3.connect(copy)) as opened:
+                assert opened.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+    finally:
+        client_stops.set()
+        thread.join(TIMEOUT_S)
+
+
+def test_copy_can_be_restored_as_the_help_says(
+    tmp_path: Path, config: Path, database: Path
+) -> None:
+    """Stop, put it in the place of the database, remove its log, start: all is as it was."""
+    copy = tmp_path / "copy.db"
+    with daemon(tmp_path) as running, conversation(running.url) as client:
+        client.call("registry.register", {"name": "kept", "host": "h", "port": 1})
+        done(ctl(tmp_path, "backup", str(copy)))
+        client.call("registry.delete", {"name": "kept"})
+        client.call("registry.register", {"name": "later", "host": "h", "port": 1})
+        running.stop(signal.SIGKILL)  # the log stays behind
+    assert database.with_name("registry.db-wal").exists()
+
+    shutil.copy(copy, database)
+    for suffix in ("-wal", "-shm"):
+        database.with_name(f"registry.db{suffix}").unlink(missing_ok=True)
+    with daemon(tmp_path) as running, conversation(running.url) as client:
+        listed = client.call("registry.list").content["backends"]
+        assert {entry["name"] for entry in listed} == {"a", "kept", "plexus"}
+
+
+def test_copy_can_have_any_name(tmp_path: Path, running: Daemon) -> None:
+    """What is not UTF-8 in it is shown with escapes."""
+    name = os.fsdecode(b"copy\xff.db")
+    assert done(ctl(tmp_path, "backup", name)).startswith("copy\\udcff.db: copy of ")
+    assert names_in(tmp_path / name) == {"a", "plexus"}
+
+
+def test_backup_never_overwrites(tmp_path: Path, running: Daemon) -> None:
+    """A file that exists is kept; status 73."""
+    copy = tmp_path / "copy.db"
+    copy.write_text("precious")
+    line = failed(ctl(tmp_path, "backup", str(copy)), 73)
+
+    assert line == f'"{copy}" exists, expected the name of a new file'
+    assert copy.read_text() == "precious"
+
+
+def test_backup_that_cannot_be_made_is_told_and_leaves_nothing(
+    tmp_path: Path, running: Daemon, database: Path
+) -> None:
+    """No database, no database at all, no folder for the copy, no permission."""
+    copy = tmp_path / "copy.db"
+    missing = tmp_path / "missing.db"
+    line = failed(ctl(tmp_path, "backup", str(copy), "--database", str(missing)), 74)
+    assert line == f"{missing} cannot be used: No such file or directory"
+
+    other = tmp_path / "other.db"
+    other.write_text("no database " * 100)
+    line = failed(ctl(tmp_path, "backup", str(copy), "--database", str(other)), 65)
+    assert str(other) in line or str(copy) in line
+
+    line = failed(ctl(tmp_path, "backup", str(tmp_path / "no" / "copy.db")), 74)
+    assert "No such file or directory" in line
+
+    database.chmod(0)
+    ended = ctl(
+        tmp_path,
+        *("backup", str(copy), "--database", str(database)),
+        program=MAIN_BOUND_BY_MODES,
+    )
+    assert str(database) in failed(ended, 74) or str(copy) in failed(ended, 74)
+    assert [path.name for path in tmp_path.iterdir() if "copy" in path.name] == []
+
+
+@pytest.mark.parametrize("mode", [0o700, 0])
+def test_systems_registry_comes_first_where_it_can_be_read(
+    tmp_path: Path, config: Path, database: Path, mode: int
+) -> None:
+    """An ordinary user, who may not enter its folder, gets the database of his own."""
+    folder = tmp_path / "system"
+    system = folder / "registry.db"
+    for path in (system, database):
+        with daemon(tmp_path, ["--db-path", str(path)]) as running:
+            assert running.url
+            running.stop()
+    program = (
+        *MAIN_BOUND_BY_MODES[:-1],
+        "import sys\n"
+        "from pathlib import Path\n"
+        "from plexus_registry.cli import control\n"
+        f"control._SYSTEM_DATABASE = Path({str(system)!r})\n"
+        "sys.exit(control.main())\n",
+    )
+    folder.chmod(mode)
+    line = done(ctl(tmp_path, "backup", "copy.db", program=program))
+    folder.chmod(0o700)
+
+    assert line == f"copy.db: copy of {system if mode else database}, checked"
+
+
+def test_user_without_a_home_has_a_database_too(tmp_path: Path) -> None:
+    """Neither $HOME nor a line in passwd(5), as in containers: its path is told as any other."""
+    program = (
+        *MAIN[:-1],
+        "import sys\n"
+        "from pathlib import Path\n"
+        "def home():\n"
+        "    raise RuntimeError('Could not determine home directory.')\n"
+        "Path.home = home\n"
+        "from plexus_registry.cli import control\n"
+        f"control._SYSTEM_DATABASE = Path({str(tmp_path / 'nobody')!r})\n"
+        "sys.exit(control.main())\n",
+    )
+    variables = {"XDG_STATE_HOME": str(tmp_path / "state"), "XDG_CONFIG_HOME": str(tmp_path)}
+    line = failed(ctl(tmp_path, "backup", "copy.db", program=program, **variables), 74)
+
+    wanted = tmp_path / "state" / "plexus-registry" / "registry.db"
+    assert line.startswith(f"{wanted} cannot be used: No such file or directory")
