@@ -17,13 +17,13 @@ import msgspec
 from plexus_registry.errors import quote
 from plexus_registry.protocol import methods, schema
 from plexus_registry.protocol.activation import Activation
+from plexus_registry.protocol.arguments import call_arguments, decoded, method_asked_for
 from plexus_registry.protocol.call import Call, Handler, Reply, constant
-from plexus_registry.protocol.jsonrpc import INVALID_PARAMS, MALFORMED, METHOD_NOT_FOUND, RpcError
+from plexus_registry.protocol.jsonrpc import INVALID_PARAMS, METHOD_NOT_FOUND, RpcError
 from plexus_registry.protocol.methods import ACTIVATION, Method
-from plexus_registry.protocol.parameters import Mismatch, describe, read_direct, read_routed
+from plexus_registry.protocol.parameters import Mismatch, read_direct, read_routed
 from plexus_registry.protocol.streams import (
     HUB_NOTIFICATION,
-    SUBSCRIPTION_ID_MAX,
     CallError,
     ErrorStream,
     Stream,
@@ -37,19 +37,6 @@ NESTED_CALLS_MAX = 8
 _decode = msgspec.json.Decoder().decode
 _encode = msgspec.json.Encoder().encode
 
-
-class _CallParams(msgspec.Struct, gc=False):
-    method: str
-    params: msgspec.Raw = msgspec.Raw(b"null")
-
-
-class _PositionalCallParams(msgspec.Struct, array_like=True, gc=False):
-    method: str
-    params: msgspec.Raw = msgspec.Raw(b"null")
-
-
-_decode_call_params = msgspec.json.Decoder(_CallParams).decode
-_decode_positional_call_params = msgspec.json.Decoder(_PositionalCallParams).decode
 
 Direct = Callable[[msgspec.Raw], Call]
 """Prepares a direct call from its params; raises `RpcError` without an id."""
@@ -119,14 +106,17 @@ class Hub:
         """
         if method != f"{self.namespace}.respond":
             return
-        decoded = _decode_params(params)
-        if not isinstance(decoded, dict) or not isinstance(decoded.get("request_id"), str):
+        try:
+            given = decoded(params)
+        except Mismatch as fault:
+            raise RpcError(INVALID_PARAMS, data=str(fault)) from None
+        if not isinstance(given, dict) or not isinstance(given.get("request_id"), str):
             raise RpcError(INVALID_PARAMS, data="expected request_id and response_data")
-        if "response_data" not in decoded:
+        if "response_data" not in given:
             raise RpcError(INVALID_PARAMS, data="missing field `response_data`")
         raise RpcError(
             INVALID_PARAMS,
-            message=f"Unknown request ID: {_shown(decoded['request_id'])}."
+            message=f"Unknown request ID: {_shown(given['request_id'])}."
             " The request may have timed out or been cancelled.",
         )
 
@@ -197,7 +187,7 @@ class Hub:
         def prepare(
             params: msgspec.Raw, stream: Stream, unknown: Callable[[str], Exception]
         ) -> Call:
-            name = _method_asked_for(_decode_params(params))
+            name = method_asked_for(params)
             if name is None:
                 return Call(stream, constant, (whole,))
             if name not in single:
@@ -239,11 +229,10 @@ class Hub:
     # --- the hub's own methods --------------------------------------------------------------------
 
     def _prepare_call(self, params: msgspec.Raw) -> Call:
-        asked: _CallParams | _PositionalCallParams
         try:
-            asked = _decode_call_params(params)
-        except MALFORMED:
-            asked = _positional_call_params(params)
+            asked = call_arguments(params)
+        except Mismatch as fault:
+            raise RpcError(INVALID_PARAMS, data=str(fault)) from None
         prepare = self._routed.get(asked.method)
         try:
             if prepare is None:
@@ -253,12 +242,13 @@ class Hub:
             return Call(self._errors, constant, (ErrorStream.content(fault),))
 
     def _no_route(self, method: str) -> CallError:
-        namespace, dot, name = method.partition(".")
+        own, start = f"{self.namespace}.", 0
+        while method.startswith(own, start) and method.find(".", start + len(own)) >= 0:
+            start += len(own)
+        namespace, dot, name = method[start:].partition(".")
         if not dot:
             shown = _shown(method)
             return CallError(f"Invalid params: Invalid method format: {shown}", INVALID_PARAMS)
-        if namespace == self.namespace and "." in name:
-            return self._no_route(name)
         if namespace not in (self.namespace, ACTIVATION):
             return CallError(f"Activation not found: {_shown(namespace)}", METHOD_NOT_FOUND)
         name = name.removesuffix(".schema")
@@ -271,9 +261,9 @@ class Hub:
                 f"Invalid params: calls nested deeper than {NESTED_CALLS_MAX}", INVALID_PARAMS
             )
         try:
-            asked = _decode_call_params(params)
-        except MALFORMED:
-            raise CallError("Invalid params: missing field: method", INVALID_PARAMS) from None
+            asked = call_arguments(params)
+        except Mismatch as fault:
+            raise CallError(f"Invalid params: {fault}", INVALID_PARAMS) from None
         prepare = self._routed.get(asked.method)
         if prepare is None:
             raise self._no_route(asked.method)
@@ -300,7 +290,7 @@ def _ignoring_params(call: Call, params: msgspec.Raw, depth: int = 0) -> Call:
 def _direct(method: Method, stream: Stream, handler: Handler) -> Direct:
     def prepare(params: msgspec.Raw) -> Call:
         try:
-            values = read_direct(method.parameters, _decode_params(params))
+            values = read_direct(method.parameters, decoded(params)) if method.parameters else []
         except Mismatch as fault:
             raise RpcError(INVALID_PARAMS, data=str(fault)) from None
         return Call(stream, handler, values, method.is_write)
@@ -314,67 +304,16 @@ def _routed(method: Method, stream: Stream, handler: Handler) -> Routed:
 
     def prepare(params: msgspec.Raw, depth: int) -> Call:
         try:
-            values = read_routed(
-                parameters, _decode_params(params), takes_bare_value=takes_bare_value
+            values = (
+                read_routed(parameters, decoded(params), takes_bare_value=takes_bare_value)
+                if parameters
+                else []
             )
         except Mismatch as fault:
             raise CallError(f"Invalid params: {fault}", INVALID_PARAMS) from None
         return Call(stream, handler, values, is_write)
 
     return prepare
-
-
-def _decode_params(params: msgspec.Raw) -> Any:
-    try:
-        return _decode(params)
-    except MALFORMED:
-        # Sound JSON by now, so it is a number that no type holds, or nesting beyond all use.
-        return _Unreadable()
-
-
-class _Unreadable:
-    """Stands for params that are JSON but cannot be held; no parameter's type accepts it."""
-
-
-def _positional_call_params(params: msgspec.Raw) -> _PositionalCallParams:
-    try:
-        return _decode_positional_call_params(params)
-    except MALFORMED:
-        pass
-    given = _decode_params(params)
-    if isinstance(given, dict):
-        problem = (
-            f"invalid type: {describe(given['method'])}, expected a string"
-            if "method" in given
-            else "missing field `method`"
-        )
-    else:
-        problem = "expected an object with method and params"
-    raise RpcError(INVALID_PARAMS, data=problem)
-
-
-def _method_asked_for(params: object) -> str | None:
-    """Return the method that a schema query names; params of any other form ask for all."""
-    name = params.get("method") if isinstance(params, dict) else None
-    if isinstance(params, list) and params:
-        name = params[0]
-    return name if isinstance(name, str) else None
-
-
-def subscription_named_in(params: msgspec.Raw) -> int | None:
-    """Return the id in the params of an unsubscribe method: ``[id]`` or ``{"subscription": id}``.
-
-    An id may come as a string. None stands for params of any other form.
-    """
-    decoded = _decode_params(params)
-    if isinstance(decoded, dict):
-        decoded = [decoded.get("subscription")]
-    if not isinstance(decoded, list) or len(decoded) != 1:
-        return None
-    (id,) = decoded
-    if isinstance(id, str):
-        return int(id) if id.isdecimal() and len(id) <= len(str(SUBSCRIPTION_ID_MAX)) else None
-    return id if isinstance(id, int) and not isinstance(id, bool) else None
 
 
 def _unsubscribe_names(method: str) -> set[str]:

@@ -179,7 +179,7 @@ def read_routed(
         for parameter in parameters:
             value = params.get(parameter.name)
             if value is not None:
-                values.append(parameter.kind.read(value))
+                values.append(_convert(parameter, value))
             else:
                 values.append(_read(parameter, parameter.name, params))
         return values
@@ -236,8 +236,11 @@ def _read(parameter: Parameter, key: str, params: dict[str, object]) -> Any:
 
 
 def _convert(parameter: Parameter, value: object) -> Any:
-    return parameter.kind.read(value)
+    try:
+        return parameter.kind.read(value)
+    except Mismatch as fault:
+        raise Mismatch(f"{fault} for {parameter.name}") from None
 
 
 def _convert_optional(parameter: Parameter, value: object) -> Any:
-    return parameter.default if value is None else parameter.kind.read(value)
+    return parameter.default if value is None else _convert(parameter, value)

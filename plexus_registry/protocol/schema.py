@@ -112,8 +112,3 @@ def describe(hub_namespace: str) -> Schemas:
         hub_namespace, "Hub that routes calls and describes itself", HUB_METHODS, [registry]
     )
     return Schemas(hub, registry)
-
-
-def find_method(plugin: dict[str, Any], name: str) -> dict[str, Any] | None:
-    """Return the MethodSchema of that name in a PluginSchema, or None."""
-    return next((method for method in plugin["methods"] if method["name"] == name), None)

@@ -11,22 +11,74 @@ The owner of the connection feeds it like this::
 
 Answers that have to wait for the disk come later; `on_output` then tells that there is something
 to send. A request that was received is carried out even if its client is gone by then.
+
+Whatever a call raises that it should not is told to the client as an internal error, with an id
+by which the log tells the operator what happened; the conversation goes on.
 """
 
 from __future__ import annotations
 
 import itertools
+import logging
 import random
 from collections import deque
 from collections.abc import Callable, Sequence
+from typing import Final
 
 import msgspec
 
 from plexus_registry.protocol import jsonrpc
+from plexus_registry.protocol.arguments import subscription_named_in
 from plexus_registry.protocol.call import Call
-from plexus_registry.protocol.hub import Hub, subscription_named_in
-from plexus_registry.protocol.jsonrpc import METHOD_NOT_FOUND, Request, RpcError
-from plexus_registry.protocol.streams import SUBSCRIPTION_ID_MAX
+from plexus_registry.protocol.hub import Hub
+from plexus_registry.protocol.jsonrpc import (
+    INTERNAL_ERROR,
+    INVALID_REQUEST,
+    MALFORMED,
+    METHOD_NOT_FOUND,
+    NULL,
+    Request,
+    RpcError,
+)
+from plexus_registry.protocol.streams import (
+    HUB_NOTIFICATION,
+    SUBSCRIPTION_ID_MAX,
+    CallError,
+    ErrorStream,
+)
+
+logger = logging.getLogger(__name__)
+
+BATCH_MAX_ENTRIES: Final = 1024
+"""An answer is at least thirty times as long as the shortest entry, and nobody else can be served
+while an array is taken apart."""
+TRACEBACKS_MAX: Final = 10
+"""How many tracebacks one session may bring into the log."""
+
+_decode_bounded = msgspec.json.Decoder(
+    msgspec.defstruct(
+        "Entries",
+        [
+            (f"entry_{number}", msgspec.Raw, msgspec.Raw(NULL))
+            for number in range(BATCH_MAX_ENTRIES)
+        ],
+        array_like=True,
+        forbid_unknown_fields=True,
+    )
+).decode
+
+
+def _is_long_batch(message: bytes) -> bool:
+    """Tell whether an array has too many entries, without a look at those beyond."""
+    if message.count(b",") < BATCH_MAX_ENTRIES:
+        return False
+    try:
+        _decode_bounded(message)
+    except msgspec.ValidationError:
+        return message.lstrip().startswith(b"[")
+    except MALFORMED:
+        pass
+    return False
 
 
 class Session:
@@ -45,6 +97,7 @@ class Session:
     def __init__(self, hub: Hub, *, peer: str, on_output: Callable[[], None]) -> None:
         self.pending = 0
         self.unsent_bytes = 0
+        self._tracebacks = 0
         self._hub = hub
         self._now = hub.now
         self._peer = peer
@@ -54,6 +107,7 @@ class Session:
         self._only_writes_pending = True
         self._entries: deque[msgspec.Raw] = deque()
         self._responses: list[bytes] = []
+        self._responses_bytes = 0
         self._batch: deque[tuple[int, Call]] = deque()
         # Subscriptions whose ids the client has been told before their streams are there.
         self._announced: set[int] = set()
@@ -68,20 +122,27 @@ class Session:
     def messages_to_send(self) -> list[bytes]:
         """Take the messages that are ready, in their order. Each is UTF-8 text."""
         out, self._out = self._out, []
-        self.unsent_bytes = 0
+        self.unsent_bytes = self._responses_bytes
         return out
 
     def receive(self, message: bytes) -> None:
         """Take one message and carry out what it asks for. Never raises for bad input."""
         self._in_turn = True
+        request = None
         try:
+            if message[:1] != b"{" and _is_long_batch(message):
+                limit = f"a batch has at most {BATCH_MAX_ENTRIES} entries"
+                raise RpcError(INVALID_REQUEST, data=limit)
             parts = jsonrpc.split(message)
             if isinstance(parts, bytes):
-                self._receive_single(jsonrpc.parse(parts))
+                request = jsonrpc.parse(parts)
+                self._receive_single(request)
             else:
                 self._entries.extend(parts)
         except RpcError as fault:
             self._out.append(jsonrpc.error(fault))
+        except Exception as error:
+            self._out.append(self._internal_error(error, request))
         finally:
             self._in_turn = False
 
@@ -110,6 +171,8 @@ class Session:
         self._in_turn = True
         try:
             self._run(call, None, subscription)
+        except Exception as error:
+            self._fail_stream(error, subscription)
         finally:
             self._in_turn = False
         return True
@@ -154,43 +217,56 @@ class Session:
     # --- batches ----------------------------------------------------------------------------------
 
     def _take_entry(self, entry: msgspec.Raw) -> None:
+        request = None
         try:
             request = jsonrpc.parse(entry, in_batch=True)
+            if request.id is not None:
+                self._respond_in_batch(self._accept(request, request.id))
         except RpcError as fault:
-            self._responses.append(jsonrpc.error(fault))
-            return
-        if request.id is None:
-            return
+            self._respond_in_batch(jsonrpc.error(fault))
+        except Exception as error:
+            self._respond_in_batch(self._internal_error(error, request))
+
+    def _accept(self, request: Request, id: bytes) -> bytes:
+        """Answer a request of a batch; its call runs once the whole batch is read."""
         try:
             call = self._hub.prepare(request.method, request.params)
         except RpcError as fault:
-            self._responses.append(self._answer_without_call(request, fault))
-        else:
-            subscription = next(self._ids)
-            self._responses.append(jsonrpc.accepted(request.id, subscription))
-            self._announced.add(subscription)
-            self._batch.append((subscription, call))
+            return self._answer_without_call(request, fault)
+        subscription = next(self._ids)
+        self._announced.add(subscription)
+        self._batch.append((subscription, call))
+        return jsonrpc.accepted(id, subscription)
+
+    def _respond_in_batch(self, response: bytes) -> None:
+        self._responses.append(response)
+        self._responses_bytes += len(response)
+        self.unsent_bytes += len(response)
 
     def _answer_batch(self) -> None:
-        responses, self._responses = self._responses, []
+        responses, self._responses, self._responses_bytes = self._responses, [], 0
         if responses:
-            answer = b"[%b]" % b",".join(responses)
-            self.unsent_bytes += len(answer)
-            self._out.append(answer)
+            self._out.append(b"[%b]" % b",".join(responses))
 
     # --- running ----------------------------------------------------------------------------------
 
     def _run(self, call: Call, id: bytes | None, subscription: int) -> None:
         """Run a call; its response (if *id* is given) and its stream leave together."""
+        is_answered = False
 
         def reply(contents: Sequence[bytes]) -> None:
+            nonlocal is_answered
+            if is_answered:
+                return
+            frames = call.stream.frames(subscription, self._now(), contents)
+            is_answered = True
             self.pending -= 1
             if id is not None:
                 self._out.append(jsonrpc.accepted(id, subscription))
-                self._add_stream(call, subscription, contents)
+                self._add_stream(frames, contents)
             elif subscription in self._announced:
                 self._announced.remove(subscription)
-                self._add_stream(call, subscription, contents)
+                self._add_stream(frames, contents)
             if not self._in_turn:
                 self._on_output()
 
@@ -198,9 +274,53 @@ class Session:
             not self.pending or self._only_writes_pending
         )
         self.pending += 1
-        call.handler(call.values, self._peer, reply)
+        try:
+            call.handler(call.values, self._peer, reply)
+        except Exception as error:
+            if is_answered:
+                self._log_error(error)
+                return
+            is_answered = True  # by whoever catches this: a reply that comes yet is too late
+            self.pending -= 1
+            raise
 
-    def _add_stream(self, call: Call, subscription: int, contents: Sequence[bytes]) -> None:
+    def _add_stream(self, frames: list[bytes], contents: Sequence[bytes]) -> None:
         for content in contents:
             self.unsent_bytes += len(content)
-        self._out += call.stream.frames(subscription, self._now(), contents)
+        self._out += frames
+
+    # --- internal errors --------------------------------------------------------------------------
+
+    def _internal_error(self, error: Exception, request: Request | None) -> bytes:
+        """Log *error* and return the answer that tells of it."""
+        id = NULL if request is None or request.id is None else request.id
+        return jsonrpc.error(RpcError(INTERNAL_ERROR, id, data=self._log_error(error)))
+
+    def _fail_stream(self, error: Exception, subscription: int) -> None:
+        """Log *error* and end a subscription that the client knows of already."""
+        reference = self._log_error(error)
+        if subscription not in self._announced:
+            return
+        self._announced.remove(subscription)
+        hub = self._hub
+        stream = ErrorStream(
+            notification=HUB_NOTIFICATION,
+            provenance=[hub.namespace],
+            plexus_hash=hub.schemas.hash,
+        )
+        fault = CallError(f"Internal error: {reference}", INTERNAL_ERROR)
+        self._out += stream.frames(subscription, self._now(), [ErrorStream.content(fault)])
+
+    def _log_error(self, error: Exception) -> str:
+        """Log an error that should not be; return what the log line is found by."""
+        reference = f"{random.getrandbits(32):08x}"
+        self._tracebacks += 1
+        shown = error if self._tracebacks <= TRACEBACKS_MAX else None
+        logger.error(
+            "internal error reference=%s peer=%s error=%s",
+            reference,
+            self._peer,
+            type(error).__name__,
+            exc_info=shown,
+        )
+        return reference

@@ -96,7 +96,8 @@ EXPECTED = [
     Expected(
         "error -32602",
         lambda error: (
-            error["message"] == 'Invalid params: invalid type: string "notaport", expected u16'
+            error["message"]
+            == 'Invalid params: invalid type: string "notaport", expected u16 for port'
         ),
     ),
     registered("123", host="h", port=5004),

@@ -123,7 +123,7 @@ def test_c38_port_of_another_type(client: Conversation, method: str, port: Any) 
     else:
         message, code = refusal(client, method, params)
         assert message.startswith("Invalid params: invalid ")
-        assert message.endswith("expected u16")
+        assert message.endswith("expected u16 for port")
         assert code == "-32602"
     assert names(client) == ["held"]
     assert client.call("registry.get", "held").content["backend"]["port"] == DEV["port"]
@@ -152,6 +152,8 @@ def test_c39_port_0_is_refused_by_validation(client: Conversation) -> None:
         {"version": None, "metadata": None, "source": "nonsense", "": ""},
         {"version": True, "metadata": True, "source": ["auto"]},
         {"version": 10**30, "metadata": {"n": 10**30}},
+        {"version": "x" * 1000, "metadata": {"text": "x" * 100_000}},
+        {"version": "\0", "metadata": {"text": "\0"}},
     ],
 )
 @pytest.mark.parametrize("is_direct", [False, True], ids=["routed", "direct"])
@@ -172,6 +174,15 @@ def test_c40_version_and_metadata_are_kept(client: Conversation) -> None:
     assert backend["version"] == "1.2.3"
     assert backend["metadata"] == '{"pid":7,"hash":"ä"}'
     assert backend["source"] == "auto"
+
+
+@pytest.mark.parametrize("field", ["version", "metadata"])
+def test_c40_what_cannot_be_stored_is_left_out(client: Conversation, field: str) -> None:
+    """The entry is made without it, and the answer shows that; the other field is kept."""
+    extra = {"version": "1.2.3", "metadata": "text"} | {field: "x" * 100_000}
+    backend = client.call("registry.register", {**DEV, **extra}).content["backend"]
+    assert {name for name in extra if backend.get(name) is not None} == set(extra) - {field}
+    assert client.call("registry.get", "dev").content["backend"] == backend
 
 
 @pytest.mark.parametrize("field", ["protocol", "description", "namespace"])
@@ -289,3 +300,11 @@ def test_c46_activation_through_the_hubs_name(client: Conversation) -> None:
     through_hub = client.call("registry-hub.registry.list").content
     assert through_hub == client.call("registry.list").content
     assert through_hub["backends"][0]["name"] == "dev"
+
+
+def test_c46_hubs_name_repeated_very_often(client: Conversation) -> None:
+    """However often the hub's name stands before it, a name is one that nobody knows."""
+    for name, shown in (("nope", "registry-hub.nope"), ("registry.nope", "registry.nope")):
+        method = "registry-hub." * 2000 + name
+        assert refusal(client, method) == (f"Method not found: {shown}", "-32601")
+    assert names(client) == []

@@ -9,7 +9,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from plexus_registry.protocol.hub import NESTED_CALLS_MAX, subscription_named_in
+from plexus_registry.protocol.arguments import subscription_named_in
+from plexus_registry.protocol.hub import NESTED_CALLS_MAX
 from plexus_registry.protocol.jsonrpc import METHOD_NOT_FOUND, RpcError
 from support.sessions import Desk, register, request
 
@@ -51,7 +52,7 @@ def test_names_that_exist() -> None:
         *(f"registry{sep}{name}" for name in (*REGISTRY_METHODS, "schema", "hash") for sep in "._"),
     ]
     for name in names:
-        assert hub.prepare(name, raw(params.get(name))).stream, name
+        assert hub.prepare(name, raw(params.get(name))).stream is not None, name
     for name in ("list", "registry", "registry-hub", "registry-hub_call", "hub.call", "_info_", ""):
         with pytest.raises(RpcError) as refused:
             hub.prepare(name, raw(None))
@@ -73,7 +74,7 @@ def test_unsubscribe_names() -> None:
 def test_hub_goes_by_its_namespace() -> None:
     """Another namespace renames the hub's methods, and nothing answers to the old name."""
     desk = Desk(namespace="directory")
-    assert desk.hub.prepare("directory.hash", raw(None)).stream
+    assert desk.hub.prepare("directory.hash", raw(None)).stream is not None
     with pytest.raises(RpcError):
         desk.hub.prepare("registry-hub.hash", raw(None))
     messages = desk.ask(request(1, "directory.call", {"method": "directory.registry.list"}))
@@ -128,12 +129,41 @@ def test_calls_nested_in_calls(depth: int) -> None:
     assert item["content_type"] == "registry.list"
 
 
-@pytest.mark.parametrize("params", [None, {}, [], {"method": 1}, "x"])
-def test_nested_call_without_a_method(params: object) -> None:
-    """A nested call that names no method is an error item of the outer call."""
+@pytest.mark.parametrize(
+    ("params", "problem"),
+    [
+        (None, "expected an object with method and params"),
+        ({}, "missing field: method"),
+        ([], "expected an object with method and params"),
+        ([7], "expected an object with method and params"),
+        ({"method": 1}, "invalid type: integer `1`, expected a string for method"),
+        ("x", "expected an object with method and params"),
+    ],
+)
+def test_nested_call_without_a_method(params: object, problem: str) -> None:
+    """It is an error item of the outer call, in the words in which an outer one is refused."""
+    [answer] = Desk().ask(request(1, "registry-hub.call", params))
+    assert answer["error"] == {"code": -32602, "message": "Invalid params", "data": problem}
     [error] = items(Desk().ask(call("registry-hub.call", params)))
     assert error["code"] == "-32602"
-    assert error["message"] == "Invalid params: missing field: method"
+    assert error["message"] == f"Invalid params: {problem}"
+
+
+def test_nested_call_by_place() -> None:
+    """A nested call takes method and params by place as the outer one does."""
+    answers = items(Desk().ask(call("registry-hub.call", ["registry.list", {}])))
+    assert answers[0]["content"]["content_type"] == "registry.list"
+
+
+def test_hub_named_again_and_again_is_one_hub() -> None:
+    """However often the hub stands before a name, it is looked up without running out of stack."""
+    desk = Desk()
+    method = "registry-hub." * 2000 + "x"
+    for asked in (call(method), call("registry-hub.call", {"method": method})):
+        [error] = items(desk.ask(asked))
+        assert (error["type"], error["code"]) == ("error", "-32601")
+        assert error["message"] == "Method not found: registry-hub.x"
+    assert len(items(desk.ask(call("registry.list")))) == 2
 
 
 def test_fault_inside_a_nested_call() -> None:
@@ -143,16 +173,22 @@ def test_fault_inside_a_nested_call() -> None:
 
 
 def test_params_that_nobody_can_hold() -> None:
-    """A number beyond all types is a fault of that call alone."""
+    """A number beyond all types is a fault of that call alone, and told as what it is."""
     desk = Desk()
+    fault = "cannot be read, expected numbers within 64-bit floating point and less nesting"
     message = '{"jsonrpc":"2.0","id":1,"method":"%s","params":%s}'
-    [answer] = desk.ask(message % ("registry.get", '{"name":1e999}'))
-    assert answer["error"]["code"] == -32602
+    for method, params in (
+        ("registry.get", '{"name":1e999}'),
+        ("registry-hub.call", '{"method":1e999}'),
+        ("registry-hub.respond", '{"request_id":1e999}'),
+    ):
+        [answer] = desk.ask(message % (method, params))
+        assert (answer["error"]["code"], answer["error"]["data"]) == (-32602, fault)
+    nested = '{"method":"registry-hub.call","params":%s}'
     routed = '{"method":"registry.get","params":{"name":1e999}}'
-    [_, error] = desk.ask(message % ("registry-hub.call", routed))
-    assert error["params"]["result"]["code"] == "-32602"
-    [answer] = desk.ask(message % ("registry-hub.call", '{"method":1e999}'))
-    assert answer["error"]["code"] == -32602
+    for params in (routed, nested % routed, nested % '{"method":1e999}', nested % "[1e999]"):
+        [error] = items(desk.ask(message % ("registry-hub.call", params)))
+        assert (error["code"], error["message"]) == ("-32602", f"Invalid params: {fault}")
     assert len(desk.ask(message % ("registry.reload", "1e999"))) == 3
 
 

@@ -91,7 +91,7 @@ def test_types(kind: Kind, value: object, expected: object) -> None:
         direct({"p": value}, parameter),
         direct([value], parameter),
     ):
-        assert outcome == ([expected] if not _is_mismatch(expected) else expected)
+        assert outcome == ([expected] if not _is_mismatch(expected) else f"{expected} for p")
 
 
 def _is_mismatch(expected: object) -> bool:
@@ -105,7 +105,7 @@ def test_text_of_json_that_is_too_deep_is_a_mismatch() -> None:
         deep = [deep]
     try:
         outcome = routed({"p": deep}, Parameter("p", LENIENT_STRING, "P"))
-        assert outcome == "invalid value: sequence, expected JSON that is less deep"
+        assert outcome == "invalid value: sequence, expected JSON that is less deep for p"
     finally:
         while deep:  # freed level by level: some Pythons recurse
             deep = deep.pop()
@@ -139,8 +139,8 @@ def test_routed_calls_need_an_object(params: object) -> None:
 def test_routed_bare_value() -> None:
     """Where a bare value is taken, it stands for the first parameter; null for none."""
     assert routed("a", NAME, bare=True) == ["a"]
-    assert routed(None, NAME, bare=True) == "invalid type: null, expected a string"
-    assert routed(["a"], NAME, bare=True) == "invalid type: sequence, expected a string"
+    assert routed(None, NAME, bare=True) == "invalid type: null, expected a string for name"
+    assert routed(["a"], NAME, bare=True) == "invalid type: sequence, expected a string for name"
     assert routed(None, ACTIVE_ONLY, TEXT, bare=True) == [True, None]
     assert routed(False, ACTIVE_ONLY, TEXT, bare=True) == [False, None]
 
@@ -167,7 +167,7 @@ def test_direct_by_place() -> None:
     assert direct(["a"], *SEVERAL) == "No more params"
     assert direct([], *SEVERAL) == "No more params"
     assert direct(None, *SEVERAL) == "No more params"
-    assert direct([None, 1], *SEVERAL) == "invalid type: null, expected a string"
+    assert direct([None, 1], *SEVERAL) == "invalid type: null, expected a string for name"
     assert direct(None, ACTIVE_ONLY) == [True]
 
 

@@ -10,7 +10,7 @@ from dataclasses import replace
 import pytest
 
 from plexus_registry.protocol import methods
-from plexus_registry.protocol.schema import describe, find_method, hash_of
+from plexus_registry.protocol.schema import describe, hash_of
 
 
 def test_hash_is_that_of_the_canonical_text() -> None:
@@ -56,15 +56,6 @@ def test_hashes_of_methods_differ() -> None:
     hashes = [method["hash"] for method in described]
     hashes += [schemas.hub["hash"], schemas.registry["hash"]]
     assert len(set(hashes)) == len(hashes)
-
-
-def test_find_method() -> None:
-    """A method is found by its name, others are not there."""
-    plugin = describe("hub").registry
-    found = find_method(plugin, "list")
-    assert found is not None
-    assert found["name"] == "list"
-    assert find_method(plugin, "nope") is None
 
 
 def test_each_published_method_has_a_handler_and_returns() -> None:

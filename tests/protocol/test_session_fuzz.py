@@ -37,6 +37,13 @@ METHODS = st.sampled_from(
         *(f"registry_{name}" for name in REGISTRY_METHODS),
     ]
 )
+# Names made of the parts of names, also hundreds of them: routing takes them apart.
+DOTTED = st.builds(
+    lambda prefix, count, parts: prefix * count + ".".join(parts),
+    st.sampled_from(["registry-hub.", "registry.", "plexus.", ".", "a."]),
+    st.sampled_from([0, 1, 2, 7, 8, 9, 100, 1000, 5000]),
+    st.lists(st.sampled_from(["registry-hub", "registry", "call", "schema", "list", ""]) | TEXT),
+)
 FIELDS = st.sampled_from(
     [
         *("name", "host", "port", "protocol", "description", "namespace"),
@@ -54,11 +61,33 @@ PARAMS = st.one_of(
     ),
     st.fixed_dictionaries({"method": METHODS | TEXT}, optional={"params": JSON}),
 )
-ROUTED = st.fixed_dictionaries({"method": METHODS | TEXT}, optional={"params": PARAMS})
+ROUTED: st.SearchStrategy[Any] = st.recursive(
+    st.fixed_dictionaries({"method": METHODS | DOTTED | TEXT}, optional={"params": PARAMS})
+    | st.tuples(METHODS | DOTTED | JSON, PARAMS)
+    | JSON,
+    lambda inner: st.fixed_dictionaries({"method": st.just("registry-hub.call"), "params": inner}),
+    max_leaves=20,
+)
+
+
+def nested(depth: int, inner: Any) -> Any:
+    """Wrap params into that many calls of the hub through itself."""
+    for _ in range(depth):
+        inner = {"method": "registry-hub.call", "params": inner}
+    return inner
+
+
 REQUESTS = st.one_of(
     st.builds(request, JSON, METHODS | TEXT, PARAMS),
     st.builds(request, st.integers(0, 9), METHODS, PARAMS),
+    st.builds(request, st.integers(0, 9), DOTTED, PARAMS),
     st.builds(request, st.integers(0, 9), st.just("registry-hub.call"), ROUTED),
+    st.builds(
+        request,
+        st.integers(0, 9),
+        st.just("registry-hub.call"),
+        st.builds(nested, st.sampled_from([1, 7, 8, 9, 200]), ROUTED),
+    ),
     st.dictionaries(st.sampled_from(["jsonrpc", "id", "method", "params", "x"]), JSON),
     JSON,
 )
@@ -80,10 +109,12 @@ def check(desk: Desk, message: bytes) -> None:
                 subscription, item = answer["params"]["subscription"], answer["params"]["result"]
                 assert subscription in open_streams
                 assert item["type"] in ("data", "done", "error")
+                assert item.get("code") != "-32603"
                 if item["type"] != "data":
                     open_streams.remove(subscription)
             elif "error" in answer:
                 assert set(answer) == {"jsonrpc", "id", "error"}
+                assert answer["error"]["code"] != -32603
                 assert set(answer["error"]) <= {"code", "message", "data"}
                 assert isinstance(answer["error"].get("data", ""), str)
             else:
