@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: AGPL-3.0-only
 """One client's connection: bytes in, bytes out, and what keeps one client from hurting others.
 
-Flow control: a client that does not read its answers is not read from either, and one whose calls
-wait for the disk gets no more calls started than `PENDING_MAX`. Fairness: one turn of the event
-loop reads at most `READ_BYTES` from a client and starts at most `MESSAGES_PER_TURN` of its
-messages.
+Flow control: a client that does not read its answers is not read from either, and is cut off in
+the end; one whose calls wait for the disk gets no more calls started than `PENDING_MAX`. Fairness:
+one turn of the event loop reads at most `READ_BYTES` from a client and starts at most
+`MESSAGES_PER_TURN` of its messages.
 """
 
 from __future__ import annotations
@@ -12,9 +12,8 @@ from __future__ import annotations
 import asyncio
 import http
 import logging
-import socket
-import struct
 from collections import deque
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from websockets.frames import CloseCode, Frame, Opcode
@@ -27,12 +26,12 @@ from plexus_registry.protocol.session import Session
 from plexus_registry.server.framing import text_frames
 from plexus_registry.server.handshake import (
     END_OF_HEAD,
-    NOT_WEBSOCKET,
-    is_handshake_ascii,
-    is_origin_allowed,
+    TOO_MANY,
     judge_head,
     plain_response,
+    refuse_upgrade,
 )
+from plexus_registry.server.outflow import Outflow
 
 if TYPE_CHECKING:
     from plexus_registry.server.listener import Server
@@ -55,18 +54,21 @@ class Connection(asyncio.BufferedProtocol):
 
     Args:
         server: Whose connection it is.
+        peer: Who the client is, for the log.
     """
 
     transport: asyncio.Transport
+    _outflow: Outflow
 
-    def __init__(self, server: Server) -> None:
+    def __init__(self, server: Server, peer: str) -> None:
+        self.peer = peer
         self._server = server
         self._loop = server.loop
         self._websocket = ServerProtocol(max_size=server.max_message_size, logger=_library_logger)
         self._session: Session | None = None
         self._head = b""
         self._inbox: deque[bytes] = deque()
-        self._fragments: list[bytes] = []
+        self._fragments = bytearray()
         # The echo of the client's close frame: it waits until what was asked before is answered.
         self._farewell: list[bytes] = []
         self._is_text = False
@@ -75,7 +77,6 @@ class Connection(asyncio.BufferedProtocol):
         self._is_stopping = False
         self._has_said_goodbye = False
         self._timer: asyncio.TimerHandle | None = None
-        self.peer = ""
 
     # --- asyncio.BufferedProtocol -----------------------------------------------------------------
 
@@ -83,9 +84,9 @@ class Connection(asyncio.BufferedProtocol):
         """Begin: wait for the HTTP request, for a bounded time."""
         assert isinstance(transport, asyncio.Transport)
         self.transport = transport
-        self.peer = _peer_of(transport)
+        self._outflow = Outflow(transport)
         self._set_timer(self._server.handshake_timeout_s)
-        self._server.connections.add(self)
+        self._server.remember(self)
         if self._server.is_stopping:  # it was accepted just before
             self.stop()
 
@@ -105,6 +106,9 @@ class Connection(asyncio.BufferedProtocol):
             self._take_events()
         if self._websocket.close_rcvd is not None and not self._farewell:
             self._farewell = self._websocket.data_to_send()
+            self._expect_end()
+        elif self._websocket.close_sent is not None:
+            self._tell_fault(self._websocket.close_sent.code)
         self._turn()
 
     def eof_received(self) -> bool | None:
@@ -127,6 +131,8 @@ class Connection(asyncio.BufferedProtocol):
     def pause_writing(self) -> None:
         """Start no more calls: the client does not keep up with its answers."""
         self._is_write_paused = True
+        if self._timer is None:
+            self._watch_outflow(self._server.slow_reader_timeout_s)
 
     def resume_writing(self) -> None:
         """Go on: the client caught up."""
@@ -160,29 +166,20 @@ class Connection(asyncio.BufferedProtocol):
             self._take_events()
 
     def _shake_hands(self, request: Request) -> None:
-        websocket, headers = self._websocket, request.headers
-        origins = headers.get_all("Origin")
-        if self._server.is_full:
-            response = websocket.reject(
-                http.HTTPStatus.TOO_MANY_REQUESTS, "Too many connections. Please try again later.\n"
+        websocket, server = self._websocket, self._server
+        if server.is_full:
+            response = websocket.reject(http.HTTPStatus.TOO_MANY_REQUESTS, TOO_MANY)
+            server.notices.warning(
+                "handshake refused, too many connections max_connections=%d peer=%s",
+                server.max_connections,
+                self.peer,
             )
-        elif "Upgrade" not in headers:
-            response = websocket.reject(http.HTTPStatus.METHOD_NOT_ALLOWED, NOT_WEBSOCKET)
-            response.headers["Allow"] = "GET"
-            response.headers["Upgrade"] = "websocket"
-        elif not is_handshake_ascii(headers.raw_items()):
-            response = websocket.reject(
-                http.HTTPStatus.BAD_REQUEST, "A header of the handshake is not in ASCII.\n"
-            )
-        elif not all(is_origin_allowed(it, self._server.allowed_origins) for it in origins):
-            response = websocket.reject(
-                http.HTTPStatus.FORBIDDEN,
-                "Web pages of this origin may not use the registry;"
-                " list it in the setting allowed_origins to let them.\n",
-            )
-            logger.warning("handshake refused origin=%s peer=%s", quote(origins[0]), self.peer)
         else:
-            response = websocket.accept(request)
+            refusal = refuse_upgrade(websocket, request.headers, server.allowed_origins)
+            response = refusal or websocket.accept(request)
+            if response.status_code == http.HTTPStatus.FORBIDDEN:
+                origin = quote(request.headers.get_all("Origin")[0])
+                server.notices.warning("handshake refused origin=%s peer=%s", origin, self.peer)
         websocket.send_response(response)
         if websocket.state is State.OPEN:
             self._cancel_timer()
@@ -191,7 +188,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def _refuse(self, response: bytes) -> None:
         """Answer with *response* and end the connection; what follows it is not looked at."""
-        self.transport.write(response)
+        self._outflow.write(response)
         self._websocket.fail(CloseCode.ABNORMAL_CLOSURE)
         self._flush()
 
@@ -223,14 +220,13 @@ class Connection(asyncio.BufferedProtocol):
         """
         if frame.opcode is not Opcode.CONT:
             self._is_text = frame.opcode is Opcode.TEXT
-        message = bytes(frame.data)
         if not frame.fin:
-            self._fragments.append(message)
+            self._fragments += frame.data
             return True
+        message = bytes(frame.data)
         if self._fragments:
-            self._fragments.append(message)
-            message = b"".join(self._fragments)
-            self._fragments.clear()
+            message = bytes(self._fragments) + message
+            self._fragments = bytearray()
         if self._is_text and not message.isascii():
             try:
                 message.decode()
@@ -304,14 +300,14 @@ class Connection(asyncio.BufferedProtocol):
     def _write(self, writes: list[bytes]) -> None:
         if self.transport.is_closing():
             return
-        self.transport.write(b"".join(writes))
+        self._outflow.write(b"".join(writes))
         if writes[-1] == SEND_EOF:
             # The other side may still be sending: half-close and let it read what we said, where
             # closing at once would reset the connection and lose it (RFC 9112, 9.6).
             if self.transport.can_write_eof():
                 self.transport.write_eof()
                 self.transport.resume_reading()
-                self._set_timer(self._server.close_timeout_s)
+                self._expect_end()
             else:
                 self.transport.close()
 
@@ -336,37 +332,56 @@ class Connection(asyncio.BufferedProtocol):
             self._has_said_goodbye = True
             self._websocket.send_close(CloseCode.GOING_AWAY, "the registry is stopping")
             self._flush()
-            self._set_timer(self._server.close_timeout_s)
+            self._expect_end()
         # For the client's half of the closing, whoever began it.
         self.transport.resume_reading()
 
-    def _set_timer(self, timeout_s: float) -> None:
+    def _tell_fault(self, code: int) -> None:
+        """Log why the connection has failed, where the operator can do something about it."""
+        if code == CloseCode.MESSAGE_TOO_BIG:
+            self._server.notices.warning(
+                "message too large, connection closed max_message_size=%d peer=%s",
+                self._server.max_message_size,
+                self.peer,
+            )
+
+    # --- time limits ------------------------------------------------------------------------------
+
+    def _expect_end(self) -> None:
+        """Cut the connection off if the client neither reads what is left nor ends its half."""
+        self._watch_outflow(self._server.close_timeout_s)
+
+    def _watch_outflow(self, timeout_s: float) -> None:
+        self._outflow.has_moved()
+        self._set_timer(timeout_s, self._check_outflow)
+
+    def _check_outflow(self) -> None:
+        """Cut the client off if it has taken nothing for as long as the timer ran."""
+        self._timer = None
+        has_moved = self._outflow.has_moved()
+        if self._websocket.state is not State.OPEN:
+            # Calls that were begun are answered, if the client is still there to read it.
+            is_reading = has_moved and self._outflow.unread_bytes
+            if is_reading or (self._session and self._session.pending):
+                self._set_timer(self._server.close_timeout_s, self._check_outflow)
+            else:
+                self.abort()
+        elif self._is_write_paused:
+            if has_moved:
+                self._set_timer(self._server.slow_reader_timeout_s, self._check_outflow)
+            else:
+                logger.warning(
+                    "client does not read, connection cut unread_bytes=%d peer=%s",
+                    self._outflow.unread_bytes,
+                    self.peer,
+                )
+                self.abort()
+
+    def _set_timer(self, timeout_s: float, expire: Callable[[], None] | None = None) -> None:
         self._cancel_timer()
-        self._timer = self._loop.call_later(timeout_s, self.abort)
+        self._timer = self._loop.call_later(timeout_s, expire or self.abort)
 
     def _cancel_timer(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-
-
-_PEER_CREDENTIALS = struct.Struct("3i")
-
-
-def _peer_of(transport: asyncio.Transport) -> str:
-    """Name the other end for the log: ``127.0.0.1:40000`` or ``unix:pid=PID,uid=UID``."""
-    sock = transport.get_extra_info("socket")
-    if sock.family != socket.AF_UNIX:
-        return label_of(transport.get_extra_info("peername"))
-    # SO_PEERCRED, unix(7): who connected, from the kernel.
-    credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER_CREDENTIALS.size)
-    pid, uid, _ = _PEER_CREDENTIALS.unpack(credentials)
-    return f"unix:pid={pid},uid={uid}"
-
-
-def label_of(address: object) -> str:
-    """Name a socket's address: ``127.0.0.1:4445``, ``[::1]:4445`` or ``unix:/PATH``."""
-    if isinstance(address, tuple) and len(address) >= 2:
-        host, port = address[:2]
-        return f"[{host}]:{port}" if ":" in str(host) else f"{host}:{port}"
-    return f"unix:{address}"

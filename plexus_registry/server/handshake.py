@@ -14,6 +14,10 @@ import re
 from collections.abc import Collection, Iterable
 from urllib.parse import urlsplit
 
+from websockets.datastructures import Headers
+from websockets.http11 import Response
+from websockets.server import ServerProtocol
+
 END_OF_HEAD = b"\r\n\r\n"
 REQUEST_LINE_MAX_BYTES = 8192
 HEAD_MAX_BYTES = 16384
@@ -25,6 +29,7 @@ NOT_WEBSOCKET = (
     "This is the Plexus registry. It speaks JSON-RPC over WebSocket:"
     " connect to this address with ws:// and a WebSocket client.\n"
 )
+TOO_MANY = "Too many connections. Please try again later.\n"
 
 
 def plain_response(status: http.HTTPStatus, text: str, *headers: str) -> bytes:
@@ -63,6 +68,32 @@ def judge_head(head: bytes) -> bytes | None:
         return plain_response(http.HTTPStatus.HTTP_VERSION_NOT_SUPPORTED, "Only HTTP/1.1.\n")
     if head.find(END_OF_HEAD, 0, HEAD_MAX_BYTES) < 0 and len(head) > HEAD_MAX_BYTES:
         return plain_response(http.HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "Too long.\n")
+    return None
+
+
+def refuse_upgrade(
+    websocket: ServerProtocol, headers: Headers, allowed_origins: Collection[str]
+) -> Response | None:
+    """Answer a request that the library would accept, or could not answer, and should not.
+
+    Returns:
+        The response to send; None if the library is to judge the request.
+    """
+    if "Upgrade" not in headers:
+        response = websocket.reject(http.HTTPStatus.METHOD_NOT_ALLOWED, NOT_WEBSOCKET)
+        response.headers["Allow"] = "GET"
+        response.headers["Upgrade"] = "websocket"
+        return response
+    if not is_handshake_ascii(headers.raw_items()):
+        return websocket.reject(
+            http.HTTPStatus.BAD_REQUEST, "A header of the handshake is not in ASCII.\n"
+        )
+    if not all(is_origin_allowed(it, allowed_origins) for it in headers.get_all("Origin")):
+        return websocket.reject(
+            http.HTTPStatus.FORBIDDEN,
+            "Web pages of this origin may not use the registry;"
+            " list it in the setting allowed_origins to let them.\n",
+        )
     return None
 
 

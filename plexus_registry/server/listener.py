@@ -1,25 +1,40 @@
 # SPDX-License-Identifier: AGPL-3.0-only
-"""The listening sockets and the connections that came in through them."""
+"""The listening sockets and the connections that came in through them.
+
+Connections are accepted here and not by `asyncio.Server`, which accepts as many as come, fills
+the log when descriptors run out, and does not say what it has accepted when it stops.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import errno
+import logging
+import resource
 import socket
 from collections.abc import Collection
 from typing import Final
 
-from plexus_registry.errors import ListenError
 from plexus_registry.protocol.hub import Hub
-from plexus_registry.server.connection import READ_BYTES, Connection, label_of
+from plexus_registry.server.addresses import label_of, listening_sockets, peer_of
+from plexus_registry.server.connection import READ_BYTES, Connection
+from plexus_registry.server.notices import Notices
+
+logger = logging.getLogger(__name__)
 
 BACKLOG: Final = 1024
-TURNS_TO_CONNECT: Final = 4
-"""Turns of the event loop within which an accepted socket becomes a connection of ours."""
+ACCEPTS_PER_TURN: Final = 64
+ACCEPT_PAUSE_S: Final = 1.0
+OWN_FILES: Final = 48
+"""Open files that clients must leave to the process: database, declarations, listening sockets."""
+REFUSALS_MIN: Final = 16
+"""How many clients above the limit there is room for, to tell them so."""
+REFUSALS_MAX: Final = 256
+"""How many clients above the limit are told so at a time; more are cut off without a word."""
 DEFAULT_MAX_CONNECTIONS: Final = 10_000
 DEFAULT_MAX_MESSAGE_SIZE: Final = 2**20
 DEFAULT_HANDSHAKE_TIMEOUT_S: Final = 10.0
 DEFAULT_CLOSE_TIMEOUT_S: Final = 5.0
+DEFAULT_SLOW_READER_TIMEOUT_S: Final = 60.0
 
 
 class Server:
@@ -27,16 +42,21 @@ class Server:
 
     Args:
         hub: What the clients call.
-        max_connections: How many at once; the next ones get HTTP 429.
+        max_connections: How many at once; the next ones get HTTP 429. It is lowered to what the
+            limit of open files (RLIMIT_NOFILE) leaves room for.
         max_message_size: Of a message from a client, in bytes; above it the connection is
             closed with 1009.
         allowed_origins: Origins of web pages that may connect, beside those on this host.
         handshake_timeout_s: How long a client may take until its HTTP request is complete.
-        close_timeout_s: How long a client may take to end its half of a closed connection.
+        close_timeout_s: How long a client whose connection is closing may take nothing of what
+            is sent to it, and not end its half.
+        slow_reader_timeout_s: How long any other client may take nothing of what is sent to it
+            once more waits than a transport should hold.
 
     Attributes:
         addresses: Where it listens, as ``host:port`` or a path.
         connections: Those that are open.
+        notices: Logs what clients can cause at will.
         read_buffer: Where connections receive into, one after another.
     """
 
@@ -49,18 +69,24 @@ class Server:
         allowed_origins: Collection[str] = (),
         handshake_timeout_s: float = DEFAULT_HANDSHAKE_TIMEOUT_S,
         close_timeout_s: float = DEFAULT_CLOSE_TIMEOUT_S,
+        slow_reader_timeout_s: float = DEFAULT_SLOW_READER_TIMEOUT_S,
     ) -> None:
         self.hub = hub
-        self.max_connections = max_connections
+        self.max_connections, self._accepted_max = _limits(max_connections)
         self.max_message_size = max_message_size
         self.allowed_origins = frozenset(allowed_origins)
         self.handshake_timeout_s = handshake_timeout_s
         self.close_timeout_s = close_timeout_s
+        self.slow_reader_timeout_s = slow_reader_timeout_s
         self.loop = asyncio.get_running_loop()
         self.addresses: list[str] = []
         self.connections: set[Connection] = set()
+        self.notices = Notices(logger)
         self.read_buffer = memoryview(bytearray(READ_BYTES))
-        self._listeners: list[asyncio.Server] = []
+        # Accepted, and not begun yet: asyncio takes some turns of the loop for that.
+        self._arriving: dict[Connection, asyncio.Task[object]] = {}
+        # The timer is there while accepting pauses.
+        self._listeners: dict[socket.socket, asyncio.TimerHandle | None] = {}
         self._all_closed: asyncio.Event | None = None
 
     @property
@@ -79,13 +105,8 @@ class Server:
         Raises:
             ListenError: If the address is taken, is not of this machine, or is not permitted.
         """
-        try:
-            listener = await self.loop.create_server(
-                lambda: Connection(self), host, port, backlog=BACKLOG, start_serving=False
-            )
-        except OSError as error:
-            raise ListenError(_explain(error, host, port)) from error
-        await self._serve(listener)
+        for sock in await listening_sockets(host, port, backlog=BACKLOG):
+            self._serve(sock)
 
     async def listen_on(self, sock: socket.socket) -> None:
         """Listen on a stream socket that listens already, of any family.
@@ -93,21 +114,71 @@ class Server:
         It is closed when the server stops, but not shut down or unlinked: whoever passed it may
         hold it still.
         """
-        # Not create_unix_server(), which unlinks the path when it stops (Python 3.13).
-        await self._serve(
-            await self.loop.create_server(
-                lambda: Connection(self), sock=sock, backlog=BACKLOG, start_serving=False
-            )
-        )
+        self._serve(sock)
 
-    async def _serve(self, listener: asyncio.Server) -> None:
-        for sock in listener.sockets:
-            if sock.family in (socket.AF_INET, socket.AF_INET6):
-                # Accepted sockets inherit it: a peer that vanished is noticed in the end.
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-            self.addresses.append(label_of(sock.getsockname()))
-        self._listeners.append(listener)
-        await listener.start_serving()
+    def _serve(self, sock: socket.socket) -> None:
+        sock.setblocking(False)
+        if sock.family in (socket.AF_INET, socket.AF_INET6):
+            # Accepted sockets inherit it: a peer that vanished is noticed in the end.
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        self.addresses.append(label_of(sock.getsockname()))
+        self._resume(sock)
+
+    # --- accepting --------------------------------------------------------------------------------
+
+    def _accept(self, listener: socket.socket) -> None:
+        for _ in range(ACCEPTS_PER_TURN):
+            try:
+                sock, address = listener.accept()
+            except (BlockingIOError, ConnectionAbortedError):
+                return
+            except OSError as error:  # EMFILE and its like, accept(2): the next try fails as well
+                self._pause(listener, error)
+                return
+            if len(self.connections) + len(self._arriving) >= self._accepted_max:
+                sock.close()
+                self.notices.warning(
+                    "connection cut, far too many max_connections=%d peer=%s",
+                    self.max_connections,
+                    label_of(address),
+                )
+            else:
+                self._begin(Connection(self, peer_of(sock, address)), sock)
+
+    def _begin(self, connection: Connection, sock: socket.socket) -> None:
+        def done(task: asyncio.Task[object]) -> None:
+            self._arriving.pop(connection, None)
+            if not task.cancelled() and task.exception() is not None:
+                logger.debug("connection failed peer=%s: %s", connection.peer, task.exception())
+                self.forget(connection)
+
+        task = self.loop.create_task(self.loop.connect_accepted_socket(lambda: connection, sock))
+        self._arriving[connection] = task
+        task.add_done_callback(done)
+
+    def _pause(self, listener: socket.socket, error: OSError) -> None:
+        self.loop.remove_reader(listener)
+        self._listeners[listener] = self.loop.call_later(ACCEPT_PAUSE_S, self._resume, listener)
+        self.notices.warning("connections cannot be accepted reason=%s", error.strerror or error)
+
+    def _resume(self, listener: socket.socket) -> None:
+        self._listeners[listener] = None
+        self.loop.add_reader(listener, self._accept, listener)
+
+    # --- connections ------------------------------------------------------------------------------
+
+    def remember(self, connection: Connection) -> None:
+        """Take note that a connection has begun."""
+        self._arriving.pop(connection, None)
+        self.connections.add(connection)
+
+    def forget(self, connection: Connection) -> None:
+        """Take note that a connection is closed."""
+        self.connections.discard(connection)
+        if self._all_closed is not None and not self.connections and not self._arriving:
+            self._all_closed.set()
+
+    # --- stopping ---------------------------------------------------------------------------------
 
     async def stop(self, *, timeout_s: float = 10.0) -> None:
         """Accept no more, finish what was received, close every connection with 1001.
@@ -115,45 +186,44 @@ class Server:
         Args:
             timeout_s: How long clients and the disk may take; then connections are cut.
         """
-        for listener in self._listeners:
+        for listener, timer in self._listeners.items():
+            if timer is not None:
+                timer.cancel()
+            self.loop.remove_reader(listener)
             listener.close()
+        self._listeners.clear()
         self._all_closed = asyncio.Event()
-        for _ in range(TURNS_TO_CONNECT):
-            await asyncio.sleep(0)
+        # Those that arrive still stop by themselves once they have begun.
         for connection in list(self.connections):
             connection.stop()
         try:
-            if self.connections:
+            if self.connections or self._arriving:
                 await asyncio.wait_for(self._all_closed.wait(), timeout_s)
         except TimeoutError:
-            for connection in list(self.connections):
-                connection.abort()
-            await self._all_closed.wait()
-        for listener in self._listeners:
-            await listener.wait_closed()
-
-    def forget(self, connection: Connection) -> None:
-        """Take note that a connection is closed."""
-        self.connections.discard(connection)
-        if self._all_closed is not None and not self.connections:
-            self._all_closed.set()
+            # Nothing that takes time: a connection that is cut is closed in the turn after.
+            while self.connections or self._arriving:
+                for connection in list(self.connections):
+                    connection.abort()
+                await asyncio.sleep(0)
 
 
-def _explain(error: OSError, host: str, port: int) -> str:
-    where = label_of((host, port))
-    if error.errno == errno.EADDRINUSE:
-        return (
-            f"cannot listen on {where}: the port is taken, perhaps by another registry or Plexus"
-            " tool; stop it or choose another with --port"
+def _limits(wanted: int) -> tuple[int, int]:
+    """Return how many connections the limit of open files allows, and how many to accept.
+
+    Args:
+        wanted: The setting.
+    """
+    open_files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if open_files == resource.RLIM_INFINITY:
+        return wanted, wanted + REFUSALS_MAX
+    room = max(1, open_files - OWN_FILES)
+    allowed = min(wanted, max(1, room - REFUSALS_MIN))
+    if allowed < wanted:
+        logger.warning(
+            "max_connections lowered from %d to %d: the limit of open files (ulimit -n,"
+            " LimitNOFILE=) is %d",
+            wanted,
+            allowed,
+            open_files,
         )
-    if error.errno == errno.EACCES:
-        return (
-            f"cannot listen on {where}: not permitted; ports below 1024 need a privilege,"
-            " choose another with --port"
-        )
-    if isinstance(error, socket.gaierror):
-        return f"cannot listen on {where}: the name has no address; choose with --host"
-    # Without a number: asyncio since Python 3.13 tries the next address, until there is none left.
-    if error.errno in (None, errno.EADDRNOTAVAIL):
-        return f"cannot listen on {where}: that is no address of this machine; choose with --host"
-    return f"cannot listen on {where}: {error.strerror or error}"
+    return allowed, min(allowed + REFUSALS_MAX, room)

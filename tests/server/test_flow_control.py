@@ -3,17 +3,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-import select
+import socket
+import sys
 import threading
-import time
-from pathlib import Path
 from typing import Any
+
+import pytest
+from websockets.frames import Opcode
 
 from plexus_registry.server.connection import PENDING_MAX, READ_BYTES, UNSENT_MAX_BYTES, Connection
 from support.conversation import Conversation, conversation
-from support.daemon import daemon
-from support.rawsocket import RawSocket, close_frame, raw_websocket, text_frame
+from support.rawsocket import RawSocket, close_frame, frame, raw_websocket, text_frame
 from support.serving import Served
 from support.timing import wait_until
 
@@ -46,6 +48,11 @@ def connection_of(served: Served, raw: RawSocket) -> Connection:
     )
 
 
+def read_json(raw: RawSocket, count: int) -> list[Any]:
+    """Read *count* text frames."""
+    return [raw.read_frame().json for _ in range(count)]
+
+
 def sending(raw: RawSocket, data: bytes) -> threading.Thread:
     """Send in a thread, which waits as long as the server does not read."""
 
@@ -58,9 +65,8 @@ def sending(raw: RawSocket, data: bytes) -> threading.Thread:
     return thread
 
 
-def count_until(raw: RawSocket, text: bytes, count: int) -> None:
-    """Read until *text* has come *count* times."""
-    tail = b""
+def count_until(raw: RawSocket, text: bytes, count: int, tail: bytes = b"") -> None:
+    """Read until *text* has come *count* times, behind *tail*."""
     while count > 0:
         received = raw.socket.recv(2**20)
         assert received, "the server closed"
@@ -108,27 +114,6 @@ def test_large_answers_that_nobody_reads(served: Served) -> None:
         count_until(raw, b'"type":"done"', count)
 
 
-def test_long_batch_leaves_time_for_others(tmp_path: Path) -> None:
-    """While a batch of half a million entries is read, another client gets its answers.
-
-    In a process of its own, so that the clients' threads do not take the server's time.
-    """
-    with daemon(tmp_path) as running:
-        port = int(running.url.rpartition(":")[2])
-        with raw_websocket(port) as raw, raw_websocket(port) as other:
-            waits = []
-            begin = time.monotonic()
-            raw.send(text_frame(b"[" + b"1," * 520_000 + b"1]"))
-            while not select.select([raw.socket], [], [], 0)[0]:
-                asked = time.monotonic()
-                other.send(text_frame(info()))
-                read_json(other, 3)
-                waits.append(time.monotonic() - asked)
-            assert max(waits) < (time.monotonic() - begin) / 3
-            assert len(raw.read_frame().json) == 520_001
-        assert running.stop() == 0
-
-
 def test_client_that_leaves_without_reading(served: Served) -> None:
     """What a client sent before it left is carried out, though its answers have nowhere to go."""
     with raw_websocket(served.port, **SMALL) as raw, conversation(served.url) as other:
@@ -147,6 +132,126 @@ def test_client_that_leaves_without_reading(served: Served) -> None:
         catalog = served.service.registry.catalog
         wait_until(lambda: served.in_loop(lambda: catalog.get("last")), "the entry")
         other.expect_silence()
+
+
+def cuts(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """Return the log's lines about clients that do not read."""
+    return [it.message for it in caplog.records if "client does not read" in it.message]
+
+
+def no_connection(served: Served) -> bool:
+    """Tell whether the server has no connection."""
+    return not served.in_loop(lambda: served.server.connections)
+
+
+def test_client_that_does_not_read_is_cut_off(
+    served: Served, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Who takes nothing for long is dropped, with one line in the log that names the client."""
+    served.in_loop(lambda: setattr(served.server, "slow_reader_timeout_s", 0.1))
+    with raw_websocket(served.port, **SMALL) as raw, conversation(served.url) as other:
+        peer = connection_of(served, raw).peer
+        thread = sending_until_cut(raw, text_frame(info()) * 100_000)
+        wait_until(
+            lambda: len(served.in_loop(lambda: list(served.server.connections))) == 1, "the cut"
+        )
+        thread.join()
+        other.expect_silence()
+    [line] = cuts(caplog)
+    assert peer in line
+
+
+def sending_until_cut(raw: RawSocket, data: bytes) -> threading.Thread:
+    """Send in a thread; the server may end the connection meanwhile."""
+
+    def send() -> None:
+        raw.socket.settimeout(None)
+        with contextlib.suppress(ConnectionResetError, BrokenPipeError):
+            raw.send(data)
+
+    thread = threading.Thread(target=send)
+    thread.start()
+    return thread
+
+
+def test_client_that_reads_slowly_is_served(
+    served: Served, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Who takes something before each look at the clock keeps the connection, however slow."""
+    count = 50_000
+    with raw_websocket(served.port, **SMALL) as raw:
+        connection = connection_of(served, raw)
+        thread = sending(raw, text_frame(info()) * count)
+        wait_until(lambda: connection._is_write_paused, "the server to stop reading")
+        for _ in range(5):
+            before = served.in_loop(lambda: connection._outflow.unread_bytes)
+            while served.in_loop(lambda: connection._outflow.unread_bytes) >= before:
+                raw.unread += raw.socket.recv(1024)
+            served.in_loop(connection._check_outflow)
+        assert not connection.transport.is_closing()
+        seen = raw.unread.count(b'"type":"done"')
+        rest = raw.unread[raw.unread.rfind(b'"type":"done"') + 1 :]
+        raw.unread.clear()
+        count_until(raw, b'"type":"done"', count - seen, bytes(rest))
+        thread.join()
+    assert cuts(caplog) == []
+
+
+@pytest.mark.parametrize("ending", ["close", "half"])
+def test_client_that_ends_and_does_not_read_is_cut_off(
+    served: Served, ending: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Neither a close frame nor the end of its half lets a client keep a connection for ever."""
+    with raw_websocket(served.port, **SMALL) as raw:
+        with conversation(served.url) as other:
+            fill(other, 100, "x" * 1000)
+        served.in_loop(lambda: setattr(served.server, "close_timeout_s", 0.1))
+        requests = [{"jsonrpc": "2.0", "id": id, "method": "registry.list"} for id in range(100)]
+        raw.send(b"".join(map(text_frame, requests)))
+        connection = connection_of(served, raw)
+        wait_until(lambda: connection._is_write_paused, "a full buffer")
+        if ending == "close":
+            raw.send(close_frame())
+        else:
+            raw.socket.shutdown(socket.SHUT_WR)
+        # As if it had come in the packet of the last request, before reading paused.
+        served.in_loop(connection.transport.resume_reading)
+        wait_until(lambda: no_connection(served), "no connection")
+    assert cuts(caplog) == []
+
+
+def test_close_waits_for_the_disk(served: Served) -> None:
+    """What was asked before a close frame is answered, though the disk takes its time."""
+    release = threading.Event()
+    with raw_websocket(served.port) as raw:
+        served.in_loop(lambda: setattr(served.server, "close_timeout_s", 3600.0))
+        registry = served.service.registry
+        served.in_loop(lambda: registry._offload_commit(release.wait, lambda outcome: None))
+        try:
+            params = {"name": "dev", "host": "h", "port": 1}
+            request = {"jsonrpc": "2.0", "id": 1, "method": "registry.register", "params": params}
+            raw.send(text_frame(request) + close_frame())
+            connection = connection_of(served, raw)
+            wait_until(lambda: connection._farewell, "the close frame")
+            for _ in range(3):
+                served.in_loop(connection._check_outflow)
+        finally:
+            release.set()
+        assert read_json(raw, 3)[0]["id"] == 1
+        assert raw.read_frame().close_code == 1000
+
+
+def test_empty_fragments_take_no_memory(served: Served) -> None:
+    """A message of a hundred thousand pieces takes no more memory than its bytes."""
+    with raw_websocket(served.port) as raw:
+        raw.send(frame(Opcode.TEXT, b"{", fin=False))
+        raw.send(frame(Opcode.CONT, b"", fin=False) * 100_000)
+        raw.send(frame(Opcode.PING, b"read so far"))
+        assert raw.read_frame().data == b"read so far"
+        connection = connection_of(served, raw)
+        assert served.in_loop(lambda: sys.getsizeof(connection._fragments)) < 1000
+        raw.send(frame(Opcode.CONT, json.dumps(info()).encode()[1:]))
+        assert read_json(raw, 3)[0]["id"] == 1
 
 
 def test_reads_that_wait_for_the_disk_are_bounded(served: Served) -> None:
@@ -178,81 +283,6 @@ def test_reads_that_wait_for_the_disk_are_bounded(served: Served) -> None:
         count_until(raw, b'"type":"done"', count)
         thread.join()
         assert served.in_loop(lambda: len(registry.catalog)) == count
-
-
-class CountingTransport:
-    """Passes everything on to a transport and keeps what was written."""
-
-    def __init__(self, transport: Any) -> None:
-        self._transport = transport
-        self.writes: list[bytes] = []
-
-    def write(self, data: bytes) -> None:
-        """Keep the write and pass it on."""
-        self.writes.append(data)
-        self._transport.write(data)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._transport, name)
-
-
-def counting(served: Served, raw: RawSocket) -> CountingTransport:
-    """Put a counter between the server's side of a socket and its transport."""
-    connection: Any = connection_of(served, raw)
-
-    def put_in() -> CountingTransport:
-        connection.transport = CountingTransport(connection.transport)
-        counter: CountingTransport = connection.transport
-        return counter
-
-    return served.in_loop(put_in)
-
-
-def read_json(raw: RawSocket, count: int) -> list[Any]:
-    """Read *count* text frames."""
-    return [raw.read_frame().json for _ in range(count)]
-
-
-def test_one_write_for_one_answer(served: Served) -> None:
-    """The three frames of an answer leave in one write, after a commit as without one."""
-    with raw_websocket(served.port) as raw:
-        counter = counting(served, raw)
-        for method in ("registry.list", "registry.register", "registry.reload", "nope"):
-            params = {"name": "dev", "host": "h", "port": 1}
-            raw.send(text_frame({"jsonrpc": "2.0", "id": 1, "method": method, "params": params}))
-            read_json(raw, 1 if method == "nope" else 3)
-            assert len(counter.writes) == 1, method
-            counter.writes.clear()
-
-
-def test_one_write_for_all_that_one_read_brought(served: Served) -> None:
-    """A hundred requests in one packet are answered in one write, and so is a batch."""
-    with raw_websocket(served.port) as raw:
-        counter = counting(served, raw)
-        raw.send(b"".join(text_frame(info(number)) for number in range(100)))
-        read_json(raw, 300)
-        assert len(counter.writes) == 1
-        raw.send(text_frame([info(number) for number in range(50)]))
-        read_json(raw, 101)
-        assert len(counter.writes) == 2
-
-
-def test_writes_of_one_commit_are_answered_in_one_write(served: Served) -> None:
-    """Those who wait for the same commit get their answers together: two writes for fifty."""
-    with raw_websocket(served.port) as raw:
-        counter = counting(served, raw)
-        requests = [
-            {
-                "jsonrpc": "2.0",
-                "id": number,
-                "method": "registry.register",
-                "params": {"name": f"b{number}", "host": "h", "port": 1},
-            }
-            for number in range(50)
-        ]
-        raw.send(b"".join(map(text_frame, requests)))
-        read_json(raw, 150)
-        assert len(counter.writes) <= 2
 
 
 def test_many_clients_at_once(served: Served) -> None:

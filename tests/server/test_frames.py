@@ -4,14 +4,17 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import socket
 import struct
 from typing import Any
 
+import msgspec
 import pytest
 from websockets.frames import Opcode
 
 from plexus_registry.config.settings import Settings
+from plexus_registry.protocol.call import Call
 from support.conversation import conversation
 from support.rawsocket import (
     RawSocket,
@@ -114,6 +117,25 @@ def test_lengths_at_the_borders_of_the_encoding(served: Served) -> None:
             assert read_answer(raw)[0]["id"] == 1
 
 
+def test_internal_error_leaves_the_connection_open(
+    served: Served, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A method that raises is answered with an internal error, and the next one as usual."""
+
+    def fail(params: msgspec.Raw) -> Call:
+        raise RecursionError("too deep")
+
+    served.server.hub._direct["faulty"] = fail
+    with raw_websocket(served.port) as raw:
+        raw.send(text_frame({"jsonrpc": "2.0", "id": 7, "method": "faulty"}) + text_frame(INFO))
+        answer = raw.read_frame().json
+        assert (answer["id"], answer["error"]["code"]) == (7, -32603)
+        assert read_answer(raw)[0]["id"] == 1
+    [record] = [it for it in caplog.records if it.levelno >= logging.ERROR]
+    assert f"reference={answer['error']['data']} peer=127.0.0.1:" in record.message
+    caplog.clear()  # it was asked for
+
+
 # --- text and binary ------------------------------------------------------------------------------
 
 
@@ -203,6 +225,17 @@ def test_message_that_is_too_large(settings: Settings, data: bytes) -> None:
         with raw_websocket(served.port) as raw:
             raw.send(text_frame(INFO + b" " * (1024 - len(INFO))))
             assert read_answer(raw)[0]["id"] == 1
+
+
+def test_messages_that_are_too_large_are_logged_once(
+    settings: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The operator learns that a limit was met and which; clients cannot fill the log with it."""
+    with serving(dataclasses.replace(settings, max_message_size=1024)) as served:
+        for _ in range(5):
+            assert close_code_after(served, text_frame(b"x" * 1025)) == 1009
+    [record] = [it for it in caplog.records if "too large" in it.message]
+    assert "max_message_size=1024 peer=127.0.0.1:" in record.message
 
 
 # --- closing --------------------------------------------------------------------------------------

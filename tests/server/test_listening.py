@@ -13,7 +13,7 @@ import pytest
 
 from plexus_registry.config.settings import Settings
 from plexus_registry.errors import ListenError
-from plexus_registry.server.connection import label_of
+from plexus_registry.server.addresses import label_of
 from support.conversation import conversation
 from support.rawsocket import RawSocket, close_frame, head_of, raw_socket, raw_websocket, text_frame
 from support.serving import Served, serving

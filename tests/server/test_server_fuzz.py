@@ -24,12 +24,31 @@ JSON: st.SearchStrategy[Any] = st.recursive(
     ),
     max_leaves=8,
 )
+# Names made of the parts of names, also thousands of them: routing takes them apart.
+DOTTED = st.builds(
+    lambda prefix, count, parts: prefix * count + ".".join(parts),
+    st.sampled_from(["registry-hub.", "registry.", "."]),
+    st.sampled_from([0, 1, 8, 9, 1000, 5000]),
+    st.lists(st.sampled_from(["registry-hub", "registry", "call", "list", ""])),
+)
+METHOD = st.sampled_from(["_info", "registry.list", "registry.register", "nope"]) | DOTTED
 REQUEST = st.fixed_dictionaries(
-    {
-        "jsonrpc": st.just("2.0") | JSON,
-        "method": st.sampled_from(["_info", "registry.list", "registry.register", "nope"]) | JSON,
-    },
+    {"jsonrpc": st.just("2.0") | JSON, "method": METHOD | JSON},
     optional={"id": st.integers(0, 9) | JSON, "params": JSON},
+)
+ROUTED = st.fixed_dictionaries(
+    {
+        "jsonrpc": st.just("2.0"),
+        "id": st.integers(0, 9),
+        "method": st.just("registry-hub.call"),
+        "params": st.recursive(
+            st.fixed_dictionaries({"method": METHOD | JSON}, optional={"params": JSON}),
+            lambda inner: st.fixed_dictionaries(
+                {"method": st.just("registry-hub.call"), "params": inner}
+            ),
+            max_leaves=20,
+        ),
+    }
 )
 FRAMES = st.builds(
     frame,
@@ -116,7 +135,9 @@ def test_any_frames(shared: Served, frames: list[bytes], cut: int) -> None:
 
 
 @settings(max_examples=150, deadline=None)
-@given(messages=st.lists(REQUEST | JSON | st.lists(REQUEST, max_size=4), max_size=5))
+@given(
+    messages=st.lists(REQUEST | ROUTED | JSON | st.lists(REQUEST | ROUTED, max_size=4), max_size=5)
+)
 def test_any_json_over_the_socket(shared: Served, messages: list[Any]) -> None:
     """Every message that asks for something is answered, in sound JSON, on the same connection."""
     with raw_websocket(shared.port) as raw:
