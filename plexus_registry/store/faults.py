@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import os
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
@@ -33,6 +35,50 @@ _UNAVAILABLE = {
 }
 
 
+_NOT_WRITABLE = (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM)
+_NOT_PERMITTED = (errno.EACCES, errno.EPERM, errno.EROFS)
+
+
+def check_writable(path: Path) -> None:
+    """Check that we may write a database that exists, before SQLite is asked to.
+
+    SQLite opens what it may not write for reading only, begins a transaction for writing there
+    all the same, and leaves a log of the same mode behind, which fails the next start.
+
+    Raises:
+        StoreUnavailable: Naming the file that cannot be written.
+    """
+    if path.exists():
+        culprit = _unwritable(path)
+        if culprit is not None:
+            raise StoreUnavailable(f"{path} cannot be used: {_refusal(culprit)}")
+
+
+def _unwritable(path: Path) -> Path | None:
+    """Find what of a database cannot be written: a file of it, or the directory.
+
+    Looks by name only. To open and close a file of a database that is in use would drop its
+    locks, see `plexus_registry.store.migrations`.
+    """
+    directory = path.parent
+    if not os.access(directory, os.X_OK):
+        return None  # there is no telling
+    beside = [path.with_name(path.name + suffix) for suffix in ("", "-wal", "-shm", ".lock")]
+    for one in beside:
+        if one.is_file() and not os.access(one, os.W_OK):
+            return one
+    return None if os.access(directory, os.W_OK) else directory
+
+
+def _refusal(culprit: Path) -> str:
+    """Say why a file or directory cannot be written, and what to do."""
+    kind = "directory" if culprit.is_dir() else "file"
+    if os.statvfs(culprit).f_flag & os.ST_RDONLY:
+        return f"{os.strerror(errno.EROFS)} (the {kind} {culprit} is on it)"
+    advice = f"permit user {os.getuid()} to write it"
+    return f"{os.strerror(errno.EACCES)} (the {kind} {culprit} is not writable, {advice})"
+
+
 def primary_code(exc: sqlite3.Error) -> int:
     """Return SQLite's primary result code; 0 if Python raised the error by itself."""
     return int(getattr(exc, "sqlite_errorcode", sqlite3.SQLITE_OK)) & 0xFF
@@ -49,6 +95,9 @@ def faults(path: Path, *, busy: type[StoreError] = StoreUnavailable) -> Iterator
     try:
         yield
     except OSError as exc:
+        unwritable = _unwritable(path) if exc.errno in _NOT_PERMITTED else None
+        if unwritable is not None:
+            raise StoreUnavailable(f"{path} cannot be used: {_refusal(unwritable)}") from exc
         culprit = f" ({exc.filename})" if exc.filename not in (None, str(path)) else ""
         raise StoreUnavailable(f"{path} cannot be used: {exc.strerror}{culprit}") from exc
     except ValueError as exc:  # os.open(): a null character, or a surrogate, in the path
@@ -61,8 +110,10 @@ def faults(path: Path, *, busy: type[StoreError] = StoreUnavailable) -> Iterator
                 " one another database"
             ) from exc
         if code in _UNAVAILABLE:
+            unwritable = _unwritable(path) if code in _NOT_WRITABLE else None
+            what = _refusal(unwritable) if unwritable else _UNAVAILABLE[code]
             raise StoreUnavailable(
-                f"database {path} cannot be used: {_UNAVAILABLE[code]} ({exc.sqlite_errorname})"
+                f"database {path} cannot be used: {what} ({exc.sqlite_errorname})"
             ) from exc
         if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR):
             # SQLITE_ERROR: our statements are sound, so the schema is not.

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Protocol
 
 from plexus_registry.backend import Backend, Change
@@ -16,6 +16,13 @@ class Store(Protocol):
         StoreError: Every method, one of its subclasses; nothing is changed then.
     """
 
+    @property
+    def unreadable_names(self) -> Collection[str]:
+        """The names of entries that are there and that `load` could not read.
+
+        Nobody was shown them. Who enters something without being asked to leaves them alone.
+        """
+
     def load(self) -> list[Backend]:
         """Return all readable entries, the oldest insertion first.
 
@@ -26,7 +33,8 @@ class Store(Protocol):
         """Write all changes, in their order, or none.
 
         When this returns, a power cut cannot undo them. A `Put` of a known name replaces that
-        entry and keeps its place in the insertion order.
+        entry and keeps its place in the insertion order; one of an unreadable name is a new entry,
+        and what it replaces is reported as a warning.
         """
 
     def close(self) -> None:

@@ -12,7 +12,7 @@ import itertools
 import logging
 import os
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Self, get_args
 
@@ -28,7 +28,7 @@ from plexus_registry.errors import (
     quote,
 )
 from plexus_registry.store.backup import backup
-from plexus_registry.store.faults import VALUE_FAULTS, faults, primary_code
+from plexus_registry.store.faults import VALUE_FAULTS, check_writable, faults, primary_code
 from plexus_registry.store.lock import Lock, identity_of
 from plexus_registry.store.migrations import (
     BUSY_TIMEOUT_S,
@@ -46,6 +46,7 @@ SKIPPED_MAX_LINES = 20
 
 COLUMNS = Backend.__struct_fields__
 _SELECT = f"SELECT {', '.join(COLUMNS)}, rowid FROM backends ORDER BY rowid"
+_SELECT_ONE = f"SELECT {', '.join(COLUMNS)} FROM backends WHERE name = ?"
 _UPSERT = (
     f"INSERT INTO backends ({', '.join(COLUMNS)}) VALUES ({', '.join('?' * len(COLUMNS))})"
     " ON CONFLICT (name) DO UPDATE SET "
@@ -58,7 +59,7 @@ _UPDATE = (
     " WHERE id = ? AND name = ?"
 )
 _DELETE = "DELETE FROM backends WHERE name = ?"
-_STATEMENTS = (_SELECT, _UPSERT, _UPDATE, _DELETE)
+_STATEMENTS = (_SELECT, _SELECT_ONE, _UPSERT, _UPDATE, _DELETE)
 
 
 def _stored_types(declared: Any) -> tuple[type, ...]:
@@ -87,7 +88,7 @@ class SqliteStore:
         self._connection: sqlite3.Connection | None = connection
         self._lock = lock
         self._identity = identity_of(path)
-        self._unreadable: set[str] = set()
+        self._unreadable: frozenset[str] = frozenset()
 
     @classmethod
     def open(cls, path: Path, *, busy_timeout_s: float = BUSY_TIMEOUT_S) -> Self:
@@ -109,6 +110,7 @@ class SqliteStore:
             # beside the real file too.
             path = Path(os.path.realpath(path))
             make_directories(path.parent)
+            check_writable(path)
             lock = Lock.acquire(path)
             stack.callback(lock.release)
             prepare(path, statements=_STATEMENTS, columns=COLUMNS, busy_timeout_s=busy_timeout_s)
@@ -116,7 +118,7 @@ class SqliteStore:
             stack.callback(connection.close)
             enter_wal(connection, path)
             with transaction(connection):
-                pass  # finds a writer now rather than at the first change
+                pass  # finds a writer now rather than at the first change; no missing permission
             store = cls(path, connection, lock)
             stack.pop_all()
         return store
@@ -145,15 +147,17 @@ class SqliteStore:
                 if primary_code(exc) != sqlite3.SQLITE_OK:
                     raise
                 # Python's, not SQLite's: a text is not UTF-8. Read again, such texts as bytes.
-                connection.text_factory = _decode
-                try:
+                with _undecoded(connection):
                     backends, skipped = _read(connection.execute(_SELECT))
-                finally:
-                    connection.text_factory = str
         _report_skipped(skipped)
         _report_odd(backends)
-        self._unreadable = {row[1] for row in skipped if isinstance(row[1], str)}
+        self._unreadable = frozenset(row[1] for row in skipped if isinstance(row[1], str))
         return backends
+
+    @property
+    def unreadable_names(self) -> frozenset[str]:
+        """The names of rows that `load` skipped and that nothing has replaced since."""
+        return self._unreadable
 
     def commit(self, changes: Sequence[Change]) -> None:
         """Write all changes, in their order, or none.
@@ -165,6 +169,7 @@ class SqliteStore:
             StoreCorrupt: If the database is damaged.
         """
         connection = self._open_connection()
+        replaced: dict[str, list[_Row]] = {}
         with faults(self._path):
             if identity_of(self._path) != self._identity:
                 # What is written now would go to a file without a name.
@@ -174,9 +179,13 @@ class SqliteStore:
                 )
             with transaction(connection):
                 for change in changes:
+                    if change.name in self._unreadable and change.name not in replaced:
+                        replaced[change.name] = _take(connection, change.name)
                     self._write(connection, change)
+        for row in itertools.chain.from_iterable(replaced.values()):
+            logger.warning("unreadable row replaced %s", _describe(row))
         if self._unreadable:
-            self._unreadable.difference_update(change.name for change in changes)
+            self._unreadable = self._unreadable.difference(change.name for change in changes)
 
     def backup(self, path: Path) -> None:
         """Copy the database, as it is at one moment, into a new file of its own.
@@ -214,9 +223,6 @@ class SqliteStore:
             if not isinstance(change, Put):
                 connection.execute(_DELETE, (change.name,))
                 return
-            if change.name in self._unreadable:
-                # Nobody was shown that row, so this is a new entry: at the end of the order.
-                connection.execute(_DELETE, (change.name,))
             row: _Row = msgspec.structs.astuple(change.backend)
             if connection.execute(_UPDATE, row[2:] + row[:2]).rowcount == 0:
                 connection.execute(_UPSERT, row)
@@ -235,6 +241,34 @@ def _decode(text: bytes) -> str | bytes:
         return text.decode()
     except UnicodeDecodeError:
         return text
+
+
+@contextlib.contextmanager
+def _undecoded(connection: sqlite3.Connection) -> Iterator[None]:
+    """Read texts inside that are not UTF-8 as bytes, rather than fail."""
+    connection.text_factory = _decode
+    try:
+        yield
+    finally:
+        connection.text_factory = str
+
+
+def _take(connection: sqlite3.Connection, name: str) -> list[_Row]:
+    """Delete an unreadable row and return it.
+
+    Nobody was shown it, so what comes in its place is a new entry: at the end of the order.
+    """
+    with _undecoded(connection):
+        rows = connection.execute(_SELECT_ONE, (name,)).fetchall()
+    connection.execute(_DELETE, (name,))
+    return rows
+
+
+def _describe(row: _Row) -> str:
+    """Show what a row holds, each value quoted and bounded."""
+    shown = [one.decode(errors="backslashreplace") if type(one) is bytes else one for one in row]
+    values = zip(COLUMNS, shown, strict=True)
+    return " ".join(f"{column}={quote(one)}" for column, one in values if one is not None)
 
 
 def _read(rows: sqlite3.Cursor) -> tuple[list[Backend], list[_Row]]:

@@ -7,6 +7,7 @@ import contextlib
 import os
 import sqlite3
 import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +18,7 @@ from plexus_registry.backend import Backend, Put
 from plexus_registry.errors import StoreCorrupt, StoreError, StoreUnavailable
 from plexus_registry.store import migrations
 from plexus_registry.store.sqlite import SqliteStore
+from support.daemon import BOUND_BY_MODES
 
 MakeBackend = Callable[..., Backend]
 Execute = Callable[..., list[tuple[object, ...]]]
@@ -49,6 +51,22 @@ print(*[backend.name for backend in store.load()])
 resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
 store.commit([put("after")])
 store.close()
+"""
+
+
+JOURNAL_NEEDED = """
+import sys
+from pathlib import Path
+from plexus_registry.errors import StoreUnavailable
+from plexus_registry.store.faults import faults
+from plexus_registry.store.migrations import connect
+
+path = Path(sys.argv[1])
+try:
+    with faults(path):
+        connect(path, busy_timeout_s=1).execute("INSERT INTO t VALUES (1)")
+except StoreUnavailable as fault:
+    print(fault)
 """
 
 
@@ -275,3 +293,20 @@ def test_store_can_be_used_from_another_thread(store: SqliteStore, backend: Make
     thread.start()
     thread.join()
     assert names(store) == ["a"]
+
+
+def test_fault_of_sqlite_names_what_may_not_be_written(path: Path) -> None:
+    """SQLite cannot make its journal in a directory that is closed to us, and does not say so."""
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.execute("CREATE TABLE t (x)")
+    path.parent.chmod(0o500)
+    try:
+        output = subprocess.check_output(
+            [*BOUND_BY_MODES[:3], sys.executable, "-c", JOURNAL_NEEDED, path], text=True
+        )
+    finally:
+        path.parent.chmod(0o700)
+    assert output.startswith(
+        f"database {path} cannot be used: Permission denied (the directory {path.parent} is not"
+        f" writable, permit user {os.getuid()} to write it) (SQLITE_"
+    )

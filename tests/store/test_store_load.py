@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from plexus_registry.backend import Backend, Put
+from plexus_registry.errors import StoreRejected
 from plexus_registry.store import sqlite
 from plexus_registry.store.sqlite import SqliteStore
 
@@ -125,6 +126,49 @@ def test_values_that_are_not_accepted_today_are_loaded(
     assert warnings(caplog) == [
         'entries loaded that would not be accepted today count=2 first="odd"'
     ]
+
+
+def test_row_that_is_replaced_is_logged_with_what_it_held(
+    store: SqliteStore, execute: Execute, backend: MakeBackend, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its values are quoted and bounded; what comes in its place is written and readable."""
+    store.commit([Put(backend("a", host="precious", description="d")), Put(backend("b"))])
+    execute("UPDATE backends SET source = 'consul', version = ? WHERE name = 'a'", "v\n" * 999)
+    execute("UPDATE backends SET description = CAST(x'64e9' AS TEXT) WHERE name = 'a'")
+    assert [one.name for one in store.load()] == ["b"]
+    assert store.unreadable_names == {"a"}
+    caplog.clear()
+
+    entries = [backend("a", id="new"), backend("a", id="new", port=2)]
+    store.commit([Put(entry) for entry in entries])
+
+    (line,) = warnings(caplog)
+    assert line.startswith(
+        'unreadable row replaced id="id-a" name="a" host="precious" port=4444 protocol="ws"'
+        ' description="d\\\\xe9" version="v\\nv\\n'
+    )
+    assert "(1998 characters)" in line
+    assert 'source="consul"' in line
+    assert len(line) < 1000
+    assert store.unreadable_names == frozenset()
+    assert store.load() == [backend("b"), entries[1]]
+
+
+def test_row_stays_unreadable_if_its_replacement_could_not_be_written(
+    store: SqliteStore, execute: Execute, backend: MakeBackend, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A commit that fails has replaced nothing, and says nothing of it."""
+    store.commit([Put(backend("a"))])
+    execute("UPDATE backends SET source = 'consul'")
+    store.load()
+    caplog.clear()
+
+    with pytest.raises(StoreRejected):
+        store.commit([Put(backend("a", id="new")), Put(backend("b", port=2**70))])
+
+    assert warnings(caplog) == []
+    assert store.unreadable_names == {"a"}
+    assert execute("SELECT source FROM backends") == [("consul",)]
 
 
 def test_sound_entries_are_loaded_silently(
