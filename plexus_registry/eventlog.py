@@ -8,9 +8,10 @@ DEBUG, for it comes with every heartbeat.
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 from plexus_registry import messages
+from plexus_registry.backend import Backend, Change, Remove
 from plexus_registry.errors import ConfigError, StoreError, word
 from plexus_registry.messages import fields
 from plexus_registry.rules import (
@@ -27,52 +28,46 @@ from plexus_registry.rules import (
 logger = logging.getLogger(__name__)
 
 LOGGED_FAULTS_MAX = 20
+LOGGED_DECLARATIONS_MAX = 100
 
 
-def log_event(event: Event, *, is_change: bool, peer: str, declared: Collection[str]) -> None:
+def log_event(
+    event: Event,
+    changes: Sequence[Change],
+    *,
+    is_refresh: bool,
+    peer: str,
+    declared: Collection[str],
+) -> None:
     """Log what a request came to.
 
     Args:
         event: Its answer.
-        is_change: Whether something was written for it.
+        changes: What was written for it.
+        is_refresh: Only times were written.
         peer: Who asked.
         declared: Names that files or environment declare.
     """
+    level = logging.INFO if changes and not is_refresh else logging.DEBUG
     shown_peer = word(peer)
     match event:
-        case BackendRegistered(backend) | BackendUpdated(backend):
-            is_new = isinstance(event, BackendRegistered)
-            logger.log(
-                logging.INFO if is_change else logging.DEBUG,
-                "backend %s name=%s url=%s source=%s peer=%s",
-                "registered" if is_new else "updated",
-                word(backend.name),
-                word(backend.url),
-                backend.source.value,
-                shown_peer,
-                extra=fields(
-                    messages.BACKEND_REGISTERED if is_new else messages.BACKEND_UPDATED,
-                    backend=backend.name,
-                    peer=peer,
-                ),
-            )
+        case BackendRegistered(backend):
+            _log_entry(level, messages.BACKEND_REGISTERED, "registered", backend, peer)
+        case BackendUpdated(backend):
+            _log_entry(level, messages.BACKEND_UPDATED, "updated", backend, peer)
         case BackendDeleted(name):
             back = " (still declared: it comes back at the next reload)"
-            logger.info(
-                "backend deleted name=%s peer=%s%s",
-                word(name),
-                shown_peer,
-                back if name in declared else "",
-                extra=fields(messages.BACKEND_DELETED, backend=name, peer=peer),
-            )
+            _log_end(messages.BACKEND_DELETED, "deleted", name, peer, name in declared and back)
         case BackendDeregistered(name):
-            logger.info(
+            logger.log(
+                level,
                 "backend deregistered name=%s peer=%s",
                 word(name),
                 shown_peer,
                 extra=fields(messages.BACKEND_DEREGISTERED, backend=name, peer=peer),
             )
         case Reloaded():
+            _log_declared(changes, peer)
             logger.info(
                 "declared backends applied added=%d updated=%d removed=%d unchanged=%d peer=%s",
                 event.count,
@@ -93,6 +88,59 @@ def log_event(event: Event, *, is_change: bool, peer: str, declared: Collection[
             logger.debug("request refused reason=%s peer=%s", event.message, shown_peer)
         case _:
             raise AssertionError(f"unknown event: {event}")
+
+
+def _log_declared(changes: Sequence[Change], peer: str) -> None:
+    """Log what a reload did to each backend, as far as a person would read."""
+    for change in changes[:LOGGED_DECLARATIONS_MAX]:
+        if isinstance(change, Remove):
+            _log_end(messages.BACKEND_DELETED, "no longer declared", change.name, peer)
+        elif change.backend.created_at == change.backend.updated_at:
+            _log_entry(logging.INFO, messages.BACKEND_REGISTERED, "declared", change.backend, peer)
+        else:
+            _log_entry(
+                logging.INFO, messages.BACKEND_UPDATED, "declared anew", change.backend, peer
+            )
+    unseen = len(changes) - LOGGED_DECLARATIONS_MAX
+    if unseen > 0:
+        logger.info("backends declared or no longer declared: %d more", unseen)
+
+
+def _log_entry(level: int, message_id: str, verb: str, backend: Backend, peer: str) -> None:
+    logger.log(
+        level,
+        "backend %s name=%s url=%s source=%s peer=%s",
+        verb,
+        word(backend.name),
+        word(backend.url),
+        backend.source.value,
+        word(peer),
+        extra=fields(message_id, backend=backend.name, peer=peer),
+        stacklevel=2,
+    )
+
+
+def _log_end(message_id: str, verb: str, name: str, peer: str, more: str | bool = "") -> None:
+    logger.info(
+        "backend %s name=%s peer=%s%s",
+        verb,
+        word(name),
+        word(peer),
+        more or "",
+        extra=fields(message_id, backend=name, peer=peer),
+        stacklevel=2,
+    )
+
+
+def log_overruled(names: Sequence[str]) -> None:
+    """Log which declarations have no effect, because entries made at run time hold their names."""
+    if names:
+        shown = ",".join(map(word, sorted(names)[:LOGGED_FAULTS_MAX]))
+        logger.info(
+            "declarations without effect, held by run-time registrations entries=%d names=%s",
+            len(names),
+            shown,
+        )
 
 
 def log_reload_failed(reason: Exception, *, peer: str) -> None:

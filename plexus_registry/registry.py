@@ -19,7 +19,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Protocol, TypeVar
+from typing import ParamSpec, Protocol, TypeVar
 
 from plexus_registry.backend import Change, Source
 from plexus_registry.catalog import Catalog, Overlay
@@ -28,6 +28,7 @@ from plexus_registry.eventlog import (
     log_commit_failed,
     log_event,
     log_file_missing,
+    log_overruled,
     log_reload_failed,
 )
 from plexus_registry.rules import (
@@ -56,6 +57,7 @@ OURSELVES = "registry"
 """The peer of what the registry does without being asked."""
 
 T = TypeVar("T")
+P = ParamSpec("P")
 
 Reply = Callable[[Event], None]
 """Takes the event of a request, once, in the thread of the registry."""
@@ -261,11 +263,19 @@ class Registry:
             event = submission.decision.event
             log_event(
                 event,
-                is_change=_changes(submission),
+                submission.decision.changes,
+                is_refresh=submission.decision.is_refresh,
                 peer=submission.peer,
                 declared=self._declared,
             )
+            if isinstance(event, Reloaded):
+                log_overruled(self._overruled())
             _call(submission.reply, event)
+
+    def _overruled(self) -> list[str]:
+        """Return the declared names that entries made at run time hold."""
+        held = map(self.catalog.get, self._declared)
+        return [entry.name for entry in held if entry and entry.source is Source.MANUAL]
 
     def _refuse(self, group: list[_Submission], reason: Exception) -> None:
         log_commit_failed(reason, requests=len(group))
@@ -309,7 +319,7 @@ class Registry:
                 self._start_reading()
             self._check_idle()
 
-        self.on_reload()
+        _call(self.on_reload)
         self._offload_read(partial(self._declarations, explicit), read)
 
     # --- idling -----------------------------------------------------------------------------------
@@ -329,11 +339,12 @@ def _ignore(event: Event) -> None:
     """Stand in for an observer of reloads that end."""
 
 
-def _call(reply: Reply, event: Event) -> None:
+def _call(function: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> None:
+    """Call whoever asked or observes: one that is broken must not take others along."""
     try:
-        reply(event)
-    except Exception:  # whoever asked is broken; its neighbours still get their answers
-        logger.exception("reply failed event=%s", type(event).__name__)
+        function(*args, **kwargs)
+    except Exception:
+        logger.exception("reply failed event=%s", type(args[0]).__name__ if args else "none")
 
 
 def _changes(submission: _Submission) -> bool:

@@ -71,10 +71,13 @@ class Declare(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         env: What the environment declares.
         file: What the file declares; None leaves the entries of the file as they are.
+        removable: Which entries of the file may go when nothing declares them; None for all. The
+            others stay, unchanged.
     """
 
     env: Mapping[str, Declaration] = {}
     file: Mapping[str, Declaration] | None = None
+    removable: frozenset[str] | None = None
 
 
 class AutoRegister(msgspec.Struct, frozen=True):
@@ -146,10 +149,12 @@ class Decision:
     Attributes:
         event: The answer, true once the changes are on disk.
         changes: What has to be written first; empty if nothing changes.
+        is_refresh: Only times are written: the entry says what it said before.
     """
 
     event: Event
     changes: tuple[Change, ...] = ()
+    is_refresh: bool = False
 
 
 # --- rules --------------------------------------------------------------------------------------
@@ -204,8 +209,8 @@ def _register(view: View, request: Register, now: int, new_id: NewId) -> Decisio
         given: dict[str, Any] = {
             "description": fields.check_description(request.description),
             "namespace": fields.check_namespace(request.namespace),
-            "version": fields.check_version(request.version),
-            "metadata": fields.check_metadata(request.metadata),
+            "version": _if_accepted(fields.check_version, request.version),
+            "metadata": _if_accepted(fields.check_metadata, request.metadata),
         }
     except InvalidValue as fault:
         return Decision(Failed(f"Failed to register backend: {fault}"))
@@ -245,7 +250,24 @@ def _register(view: View, request: Register, now: int, new_id: NewId) -> Decisio
             last_seen=now,
             updated_at=now,
         )
-    return Decision(BackendRegistered(entry), (Put(entry),))
+    return Decision(BackendRegistered(entry), (Put(entry),), is_refresh=_says_the_same(held, entry))
+
+
+def _if_accepted(check: Callable[[object], str | None], value: object) -> str | None:
+    """Return what is stored of an extra that hubs send: nothing if it is not fit to be.
+
+    Such extras never fail a registration (wire protocol, C40); the answer shows what was taken.
+    """
+    try:
+        return check(value)
+    except InvalidValue:
+        return None
+
+
+def _says_the_same(held: Backend | None, entry: Backend) -> bool:
+    return held is not None and held == _replace(
+        entry, last_seen=held.last_seen, updated_at=held.updated_at
+    )
 
 
 def _update(view: View, request: Update, now: int, new_id: NewId) -> Decision:
@@ -267,7 +289,7 @@ def _update(view: View, request: Update, now: int, new_id: NewId) -> Decision:
     except InvalidValue as fault:
         return Decision(Failed(f"Failed to update backend: {fault}"))
     entry = _replace(held, **changed, source=Source.MANUAL, updated_at=now)
-    return Decision(BackendUpdated(entry), (Put(entry),))
+    return Decision(BackendUpdated(entry), (Put(entry),), is_refresh=_says_the_same(held, entry))
 
 
 def _delete(view: View, request: Delete, now: int, new_id: NewId) -> Decision:
@@ -311,9 +333,9 @@ def _declare(view: View, request: Declare, now: int, new_id: NewId) -> Decision:
             changes.append(Put(_declared_entry(held, declaration, source, now)))
     added = len(changes) - updated
     follows = {Source.ENV} if request.file is None else {Source.ENV, Source.FILE}
-    removals = [
-        Remove(held.name) for held in _entries_of(view, follows) if held.name not in declared
-    ]
+    undeclared = [held for held in _entries_of(view, follows) if held.name not in declared]
+    removals = [Remove(held.name) for held in undeclared if _may_go(held, request.removable)]
+    unchanged += len(undeclared) - len(removals)
     event = Reloaded(count=added, updated=updated, removed=len(removals), unchanged=unchanged)
     return Decision(event, (*changes, *removals))
 
@@ -330,6 +352,10 @@ def _declared_entry(held: Backend, declaration: Declaration, source: Source, now
         is_active=True,
         updated_at=now,
     )
+
+
+def _may_go(held: Backend, removable: frozenset[str] | None) -> bool:
+    return held.source is Source.ENV or removable is None or held.name in removable
 
 
 def _entries_of(view: View, sources: set[Source]) -> Iterable[Backend]:

@@ -13,7 +13,7 @@ import pytest
 from plexus_registry.backend import Backend, Declaration, Put, Source
 from plexus_registry.catalog import Catalog
 from plexus_registry.errors import ConfigError, Fault, StoreError, StoreRejected
-from plexus_registry.eventlog import LOGGED_FAULTS_MAX
+from plexus_registry.eventlog import LOGGED_DECLARATIONS_MAX, LOGGED_FAULTS_MAX
 from plexus_registry.registry import (
     GROUP_MAX_REQUESTS,
     Offload,
@@ -142,9 +142,9 @@ def register(name: str, port: int = 4444) -> Register:
     return Register(name=name, host="127.0.0.1", port=port)
 
 
-def declares(*names: str, source: Source = Source.FILE) -> Declare:
+def declares(*names: str, source: Source = Source.FILE, port: int = 4444) -> Declare:
     """Return what is read where these names are declared."""
-    several = {name: Declaration(name=name, host="127.0.0.1", port=4444) for name in names}
+    several = {name: Declaration(name=name, host="127.0.0.1", port=port) for name in names}
     return Declare(env=several) if source is Source.ENV else Declare(file=several)
 
 
@@ -629,7 +629,7 @@ def test_a_vanished_file_keeps_its_entries_and_warns(log: pytest.LogCaptureFixtu
     desk.reload()
     assert desk.run()[1:] == [Reloaded(count=0, updated=0, removed=1, unchanged=0)]
     assert desk.names == ["own", "hub"]
-    assert [record.levelname for record in log.records] == ["WARNING", "INFO", "INFO"]
+    assert [record.levelname for record in log.records] == ["WARNING", "INFO", "INFO", "INFO"]
 
 
 def test_a_file_that_was_never_there_is_no_reason_to_warn(
@@ -646,7 +646,7 @@ def test_files_that_are_there_are_no_reason_to_warn(log: pytest.LogCaptureFixtur
     desk = Desk(entry("dev", source=Source.FILE))
     desk.registry.follow(declares("dev", "new"), desk.answers.append)
     desk.run()
-    assert [record.levelname for record in log.records] == ["INFO"]
+    assert [record.levelname for record in log.records] == ["INFO", "INFO"]
 
 
 # --- idling -------------------------------------------------------------------------------------
@@ -734,10 +734,6 @@ def test_draining_ends_after_a_commit_that_failed(desk: Desk) -> None:
         ),
         (Delete("dev"), "backend deleted name=dev peer=client"),
         (Deregister("dev"), "backend deregistered name=dev peer=client"),
-        (
-            declares("dev", "new"),
-            "declared backends applied added=1 updated=0 removed=0 unchanged=1 peer=client",
-        ),
     ],
     ids=lambda value: type(value).__name__ if not isinstance(value, str) else "",
 )
@@ -751,6 +747,91 @@ def test_the_log_tells_what_changed_and_who_asked(
     desk.run()
     assert log.messages == [line]
     assert log.records[0].levelno == logging.INFO
+
+
+def test_the_log_tells_what_a_reload_did_to_each_backend(log: pytest.LogCaptureFixture) -> None:
+    """One line a backend, one for all, and one for declarations that have no effect."""
+    desk = Desk(entry("dev"), entry("old", source=Source.FILE), entry("gone", source=Source.FILE))
+    desk.registry.follow(declares("dev", "new", "old", port=9), desk.answers.append, peer="client")
+    desk.run()
+    assert log.messages == [
+        "backend declared name=new url=ws://127.0.0.1:9 source=file peer=client",
+        "backend declared anew name=old url=ws://127.0.0.1:9 source=file peer=client",
+        "backend no longer declared name=gone peer=client",
+        "declared backends applied added=1 updated=1 removed=1 unchanged=1 peer=client",
+        "declarations without effect, held by run-time registrations entries=1 names=dev",
+    ]
+
+
+def test_the_log_of_a_large_reload_is_bounded(log: pytest.LogCaptureFixture) -> None:
+    """Nobody reads a line for each of thousands of backends."""
+    desk = Desk()
+    desk.ask(declares(*(f"b{number}" for number in range(1000))))
+    desk.run()
+    assert len(log.messages) == LOGGED_DECLARATIONS_MAX + 2
+    assert log.messages[-2] == "backends declared or no longer declared: 900 more"
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        Register(name="dev", host="127.0.0.1", port=4444),
+        Update(name="dev", port=4444),
+        Deregister("off"),
+        Register(name="dev", host="elsewhere", port=1, source=Source.AUTO),
+    ],
+    ids=lambda request_: type(request_).__name__,
+)
+def test_what_only_refreshes_is_for_debugging(
+    log: pytest.LogCaptureFixture, request_: Request
+) -> None:
+    """Hubs and Synapse say the same again and again; nobody needs to read it."""
+    desk = Desk(entry("dev"), entry("off", is_active=False))
+    desk.ask(request_)
+    desk.run()
+    assert [record.levelno for record in log.records] == [logging.DEBUG]
+
+
+def test_a_change_among_refreshes_is_told(desk: Desk, log: pytest.LogCaptureFixture) -> None:
+    """Also if all of them share a commit: each is told by what it did itself."""
+    desk.ask_together(
+        *[register("dev")] * 2,
+        *[Deregister("dev")] * 2,
+        *[register("dev")] * 2,
+        *[Update(name="dev", port=1)] * 2,
+    )
+    desk.run()
+    assert [record.levelname for record in log.records] == ["INFO", *["INFO", "DEBUG"] * 4]
+
+
+def test_the_log_of_declarations_without_effect_is_bounded(log: pytest.LogCaptureFixture) -> None:
+    """All are counted, the first twenty are named, and no name forges a line."""
+    names = [f"n{number:03}" for number in range(500)]
+    desk = Desk(*map(entry, names), entry("\n"))
+    desk.declared.found = declares(*names, "\n")
+    desk.reload()
+    desk.run()
+    start, _, shown = log.messages[-1].partition(" names=")
+    assert start.endswith(" entries=501")
+    assert shown.split(",") == ['"\\n"', *names[: LOGGED_FAULTS_MAX - 1]]
+    desk.ask(*map(Delete, names), Delete("\n"))
+    desk.reload()
+    desk.run()
+    assert log.messages[-1].startswith("declared backends applied added=501 ")
+
+
+def test_a_broken_observer_does_not_stop_reloads(desk: Desk, log: pytest.LogCaptureFixture) -> None:
+    """Whoever watches reloads may raise; reloads go on, and the log has the traceback."""
+
+    def fail(*event: object) -> None:
+        raise RuntimeError("broken observer")
+
+    desk.registry.on_reload = desk.registry.on_reloaded = fail
+    for _ in range(2):
+        desk.reload()
+        assert isinstance(desk.run()[-1], Reloaded)
+    assert len(desk.answers) == 2
+    assert len([record for record in log.records if record.exc_info]) == 4
 
 
 @pytest.mark.parametrize(
@@ -804,10 +885,8 @@ def test_the_log_names_everyone_who_shared_a_reload(
     for peer in ("inotify", "SIGHUP", "inotify"):
         desk.reload(peer=peer)
     desk.run()
-    assert [message.rpartition("peer=")[2] for message in log.messages] == [
-        "SIGHUP",
-        "SIGHUP,inotify",
-    ]
+    applied = [message for message in log.messages if "applied" in message]
+    assert [message.rpartition("peer=")[2] for message in applied] == ["SIGHUP", "SIGHUP,inotify"]
 
 
 ODD = ["two\nlines", "a name=b", "x" * 500, "\x1b[31m", ""]
