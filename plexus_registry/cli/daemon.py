@@ -7,6 +7,7 @@ import argparse
 import io
 import logging
 import os
+import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -77,7 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.reconfigure(errors="backslashreplace")  # a path may hold any bytes
     try:
         try:
-            return _run(vars(parser().parse_args(arguments)))
+            return _run(_parse(arguments))
         finally:
             if sys.stdout is not None:
                 sys.stdout.flush()
@@ -102,6 +103,8 @@ def _run(options: Mapping[str, object]) -> Exit:
         if options["print_config"]:
             print(settings_toml.render(sources.resolve(options, os.environ, home)), end="")
             return Exit.OK
+        # Not the end of a daemon that does not mind signals yet.
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
         load = partial(_load, options, home)
         if options["daemonize"]:
             return _daemonize(load, options["pid_file"])
@@ -113,11 +116,25 @@ def _run(options: Mapping[str, object]) -> Exit:
     except PlexusRegistryError as error:
         _report([error])
         return status_of(error)
-    except FileNotFoundError:  # os.getcwd(): files themselves are looked after
+    except OSError as error:
+        if error.filename is not None:
+            _report([f"{error.filename}: {error.strerror}"])
+            return Exit.IO
+        if not isinstance(error, FileNotFoundError):
+            raise
+        # os.getcwd()
         _report(["the working directory is gone: change to another, or give absolute paths"])
         return Exit.USAGE
     except KeyboardInterrupt:  # before the daemon minds signals, or after
         return Exit.OK
+
+
+def _parse(arguments: Sequence[str] | None) -> dict[str, object]:
+    wanted = parser()
+    options = vars(wanted.parse_args(arguments))
+    if options["pid_file"] and not options["daemonize"]:
+        wanted.error("--pid-file goes with --daemonize")
+    return options
 
 
 def _home() -> Path:
@@ -197,7 +214,7 @@ def _check(options: Mapping[str, object], environ: Mapping[str, str], home: Path
             what = f"{len(found.backends)} in {read}" if read else f"none, {path} does not exist"
             print(f"declared backends are sound: {what}")
     _report(faults)
-    return Exit.CONFIG if faults else Exit.OK
+    return status_of(ConfigError(faults)) if faults else Exit.OK
 
 
 def _write_defaults(options: Mapping[str, object], environ: Mapping[str, str], home: Path) -> Exit:

@@ -71,4 +71,8 @@ _BY_ERROR: tuple[tuple[type[PlexusRegistryError], Exit], ...] = (
 
 def status_of(error: PlexusRegistryError) -> Exit:
     """Return the exit status for an error."""
+    if isinstance(error, ConfigError) and all(
+        fault.place.startswith("--") for fault in error.faults
+    ):
+        return Exit.USAGE
     return next(status for kind, status in _BY_ERROR if isinstance(error, kind))

@@ -86,11 +86,13 @@ class Declared:
 
     Attributes:
         backends: The declarations by name, in the order of the files.
+        places: By name, the file that declares it.
         files: The files that were read, in that order; none if there is nothing at all.
         digest: See `Snapshot`.
     """
 
     backends: dict[str, Declaration]
+    places: dict[str, Path]
     files: tuple[Path, ...]
     digest: str
 
@@ -183,7 +185,7 @@ def parse(snapshot: Snapshot) -> Declared:
     if reader.faults:
         raise ConfigError(reader.faults)
     paths = tuple(path for path, content in snapshot.files)
-    return Declared(reader.backends, paths, snapshot.digest)
+    return Declared(reader.backends, reader.places, paths, snapshot.digest)
 
 
 class _Reader:
@@ -192,7 +194,11 @@ class _Reader:
     def __init__(self) -> None:
         self.backends: dict[str, Declaration] = {}
         self.faults: list[Fault] = []
-        self._places: dict[str, tuple[files.Document, int]] = {}
+        self._tables: dict[str, tuple[files.Document, int]] = {}
+
+    @property
+    def places(self) -> dict[str, Path]:
+        return {name: document.path for name, (document, _) in self._tables.items()}
 
     def add(self, document: files.Document) -> None:
         faults = self._check_keys(document)
@@ -226,11 +232,11 @@ class _Reader:
         if declaration is None:
             return faults
         name = declaration.name
-        if name not in self._places:
-            self._places[name] = (document, index)
+        if name not in self._tables:
+            self._tables[name] = (document, index)
             self.backends[name] = declaration
             return []
-        first, number = self._places[name]
+        first, number = self._tables[name]
         line = first.layout.table(number).line_of("name")
         message = f"name: {quote(name)} is declared twice, first at {first.path}:{line}"
         return [FieldFault("name", message)]

@@ -19,7 +19,7 @@ from typing import Any
 from plexus_registry.config import lines
 from plexus_registry.errors import ConfigError, Fault, quote
 
-MAX_SIZE_BYTES = 64 * 1024 * 1024
+MAX_SIZE_BYTES = 16 * 1024 * 1024
 FILE_MODE = 0o644
 
 _FAULT_MAX_CHARACTERS = 200
@@ -56,7 +56,7 @@ def read(path: Path) -> bytes | None:
     ``/dev/null`` is an empty file, so that a link to it masks a file as it does for units.
 
     Raises:
-        ConfigError: If it cannot be read, is no file, or is larger than 64 MiB.
+        ConfigError: If it cannot be read, is no file, or is larger than 16 MiB.
     """
     try:
         # Without O_NONBLOCK the open of a FIFO waits for its writer, for ever.

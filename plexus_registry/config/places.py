@@ -27,7 +27,7 @@ def database(environ: Mapping[str, str], home: Path) -> Path:
     if state is not None:
         return state / "registry.db"
     former = _xdg(environ, "XDG_CONFIG_HOME", home / ".config") / "plexus" / "registry.db"
-    if former.exists():
+    if _may_exist(former):
         return former
     state = _xdg(environ, "XDG_STATE_HOME", home / ".local" / "state")
     return state / "plexus-registry" / "registry.db"
@@ -36,6 +36,18 @@ def database(environ: Mapping[str, str], home: Path) -> Path:
 def _configuration_directory(environ: Mapping[str, str], home: Path) -> Path:
     directory = _first(environ.get("CONFIGURATION_DIRECTORY"))
     return directory or _xdg(environ, "XDG_CONFIG_HOME", home / ".config") / "plexus"
+
+
+def _may_exist(path: Path) -> bool:
+    """Tell whether there may be something, which is so too if nobody lets us look.
+
+    Whoever opens it will be told why that cannot be; a new database elsewhere would look as if
+    everything was lost.
+    """
+    try:
+        return path.exists()
+    except OSError:
+        return True
 
 
 def _first(directories: str | None) -> Path | None:

@@ -57,7 +57,9 @@ def example() -> str:
         wrapped = textwrap.wrap(
             about, 99, initial_indent="# ", subsequent_indent="# ", break_on_hyphens=False
         )
-        text += "\n" + "\n".join([*wrapped, f"#{_assignment(setting.name, value)}"]) + "\n"
+        # A default that depends on who runs the registry can only be an example here.
+        sign = "# for example: " if setting.name in _EXAMPLE_PLACES else "#"
+        text += "\n" + "\n".join([*wrapped, f"{sign}{_assignment(setting.name, value)}"]) + "\n"
     return text
 
 

@@ -90,7 +90,10 @@ class _Resolver:
         document = self._read_file(path, named_by)
         found = {setting.name: self._value(setting, document) for setting in SETTINGS}
         if self._faults:
-            raise ConfigError(self._faults)
+            places = [fault.place for fault in self._faults]
+            raise ConfigError(
+                sorted(self._faults, key=lambda fault: (places.index(fault.place), fault.line))
+            )
         return Resolved(Settings(**found), self._origins, path, document is not None)
 
     def config_path(self) -> Path | None:

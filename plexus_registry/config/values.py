@@ -11,7 +11,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from plexus_registry.backend import Declaration, check_host, check_port, parse_declaration
+from plexus_registry.backend import (
+    DECLARED_FIELDS,
+    Declaration,
+    check_host,
+    check_port,
+    parse_declaration,
+)
 from plexus_registry.errors import InvalidValue
 
 LOG_LEVELS = ("debug", "info", "warning", "error", "critical")
@@ -28,7 +34,8 @@ _ORIGIN = re.compile(
     re.ASCII | re.IGNORECASE,
 )
 _DEFAULT_PORTS = {"http": 80, "https": 443, "ws": 80, "wss": 443}
-_ACCEPTED_BACKEND = "NAME=ws://HOST:PORT"
+_BACKEND_FORM = "NAME=ws://HOST:PORT"
+_ACCEPTED_BACKEND = f"{_BACKEND_FORM} or NAME=wss://HOST:PORT"
 _ACCEPTED_ORIGIN = "scheme://host or scheme://host:port, as browsers send it"
 
 
@@ -79,8 +86,16 @@ def path(name: str, given: object, context: Context) -> Path:
     if not isinstance(given, str) or not given or "\0" in given:
         raise InvalidValue(name, given, "the path of a file")
     if given == "~" or given.startswith("~/"):
-        return context.home / given[2:]
-    return (context.directory / given).absolute()
+        found = context.home / given[2:]
+    else:
+        try:
+            found = (context.directory / given).absolute()
+        except FileNotFoundError:  # os.getcwd()
+            accepted = "an absolute path, for the working directory is gone"
+            raise InvalidValue(name, given, accepted) from None
+    if not found.name:
+        raise InvalidValue(name, given, "the path of a file, which ends in a file name")
+    return found
 
 
 def log_level(name: str, given: object, context: Context) -> str:
@@ -124,9 +139,10 @@ def backend(name: str, given: object, context: Context) -> Declaration:
     try:
         return parse_declaration(given.strip())
     except InvalidValue as fault:
-        raise InvalidValue(
-            name, given, f"{_ACCEPTED_BACKEND} with {fault.field} as {fault.accepted}"
-        ) from None
+        if fault.field not in DECLARED_FIELDS:  # it has another form
+            raise InvalidValue(name, given, _ACCEPTED_BACKEND) from None
+        accepted = f"{_BACKEND_FORM} with {fault.accepted} as its {fault.field}"
+        raise InvalidValue(name, given, accepted) from None
 
 
 def backend_or_off(name: str, given: object, context: Context) -> Declaration | None:

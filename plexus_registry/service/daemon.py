@@ -87,7 +87,7 @@ async def _serve(
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     for stop_signal in STOP_SIGNALS:
-        loop.add_signal_handler(stop_signal, stop.set)
+        loop.add_signal_handler(stop_signal, _stop, stop, stop_signal)
     service = Service(settings, sockets=sockets)
     loop.add_signal_handler(RELOAD_SIGNAL, partial(service.start_reload, peer="SIGHUP"))
     logger.info("starting version=%s", __version__)
@@ -98,7 +98,6 @@ async def _serve(
             supervision.ready()
             on_ready()
             await stop.wait()
-            logger.info("stopping")
             supervision.stopping()
     finally:
         supervision.stopped()
@@ -106,3 +105,9 @@ async def _serve(
     # The loop gives signals their default action back when it closes: an impatient second one
     # would end the process before its exit status says that all is well.
     signal.pthread_sigmask(signal.SIG_BLOCK, {*STOP_SIGNALS, RELOAD_SIGNAL})
+
+
+def _stop(stop: asyncio.Event, number: signal.Signals) -> None:
+    if not stop.is_set():
+        logger.info("stopping signal=%s", number.name)
+        stop.set()

@@ -1,17 +1,32 @@
 # SPDX-License-Identifier: AGPL-3.0-only
-"""Reads what the environment and the files declare, for the registry's reload."""
+"""Reads what the environment and the files declare, for the registry's reload.
+
+The rule on files that vanish:
+
+- A main file that is not there keeps its backends until somebody reloads explicitly, also across
+  restarts: losing it by accident must not empty the registry. Entries do not say which file they
+  are from, so while it is missing every entry from a file stays that nothing declares any more,
+  but for the next case.
+- A drop-in is taken at its word, as removing it is how one takes back what it declares: what this
+  process has read in a drop-in, and no file declares any more, is removed at once.
+- After an explicit reload without the main file it is not missed any more, until it is there
+  again.
+"""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 
-from plexus_registry.backend import Declaration
+from plexus_registry.backend import Backend, Declaration, Source
 from plexus_registry.config import declared
+from plexus_registry.errors import word
 from plexus_registry.rules import Declare
 
 logger = logging.getLogger(__name__)
+
+LOGGED_NAMES_MAX = 20
 
 
 class DeclarationReader:
@@ -20,25 +35,37 @@ class DeclarationReader:
     Args:
         path: The main file; drop-ins are in the directory beside it.
         env: What the environment declares; a later declaration of a name replaces an earlier.
+        unreadable_names: Returns the names that the store holds and cannot read: declarations of
+            them are left out, or they would replace what the store keeps.
 
     Attributes:
         is_sound: Whether what was read last had no faults.
+        is_absent: Whether there was neither the main file nor a drop-in.
     """
 
-    def __init__(self, path: Path, env: Iterable[Declaration]) -> None:
+    def __init__(
+        self,
+        path: Path,
+        env: Iterable[Declaration],
+        *,
+        unreadable_names: Callable[[], Collection[str]] = frozenset,
+    ) -> None:
         self._path = path
         self._env = {declaration.name: declaration for declaration in env}
+        self._unreadable_names = unreadable_names
         self.is_sound = False
+        self.is_absent = False
         self._digest: str | None = None
-        self._main: bytes | None = None
+        self._is_main_missed = True
+        self._of_drop_ins: frozenset[str] = frozenset()
+        self._beside_missing: Collection[str] | None = None
 
     def __call__(self, explicit: bool) -> Declare | None:
         """Read everything anew. Blocks.
 
         Args:
-            explicit: Somebody asked: unchanged files count too, and files that are not there
-                declare nothing. Otherwise their entries stay, for a file that vanishes by
-                accident must not empty the registry.
+            explicit: Somebody asked: unchanged files count too, and a main file that is not there
+                declares nothing.
 
         Raises:
             ConfigError: With every fault of every file.
@@ -56,24 +83,46 @@ class DeclarationReader:
         """Take the files for changed at the next reading, for what they say was not applied."""
         self._digest = None
 
-    def _parse(self, snapshot: declared.Snapshot, explicit: bool) -> Declare:
-        if snapshot.is_absent and not explicit:
-            return Declare(env=self._env)
-        backends = declared.parse(snapshot).backends
-        main = dict(snapshot.files).get(self._path)
-        if main is None and self._main is not None and not explicit:
-            backends = self._declared_by_vanished_main() | backends
-        else:
-            self._main = main if isinstance(main, bytes) else None
-        return Declare(env=self._env, file=backends)
+    def count_kept(self, entries: Iterable[Backend]) -> int:
+        """Count the entries that only stay because the main file is missing.
 
-    def _declared_by_vanished_main(self) -> dict[str, Declaration]:
-        """Return what the main file declared when it was last there; the drop-ins still are."""
-        logger.warning(
-            "declared backends kept, their file is missing path=%s; reload explicitly to forget"
-            " them",
-            self._path,
+        Returns:
+            0 if it is not missed, or if this was asked already since the last reading.
+        """
+        beside, self._beside_missing = self._beside_missing, None
+        if beside is None:
+            return 0
+        return sum(held.source is Source.FILE and held.name not in beside for held in entries)
+
+    def _parse(self, snapshot: declared.Snapshot, explicit: bool) -> Declare:
+        found = declared.parse(snapshot)
+        self.is_absent = found.is_absent
+        is_main_there = self._path in found.files
+        if is_main_there or explicit:
+            self._is_main_missed = is_main_there
+        in_main = {name for name, path in found.places.items() if path == self._path}
+        self._of_drop_ins = (self._of_drop_ins | found.places.keys()) - in_main
+        is_missing = self._is_main_missed and not is_main_there
+        self._beside_missing = found.backends.keys() if is_missing else None
+        held = self._unreadable_names()
+        return Declare(
+            env=_without(held, self._env),
+            file=_without(held, found.backends),
+            removable=self._of_drop_ins if is_missing else None,
         )
-        assert self._main is not None
-        vanished = declared.Snapshot(((self._path, self._main),), digest="")
-        return declared.parse(vanished).backends
+
+
+def _without(
+    held: Collection[str], declarations: Mapping[str, Declaration]
+) -> Mapping[str, Declaration]:
+    """Leave out declarations whose names rows hold that cannot be read, and log which."""
+    names = sorted(name for name in held if name in declarations)
+    if not names:
+        return declarations
+    logger.warning(
+        "declarations skipped, unreadable rows of the database hold their names entries=%d"
+        " names=%s",
+        len(names),
+        ",".join(map(word, names[:LOGGED_NAMES_MAX])),
+    )
+    return {name: one for name, one in declarations.items() if name not in held}

@@ -7,16 +7,17 @@ import asyncio
 import contextlib
 import logging
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from types import TracebackType
 from typing import Self
 
 from plexus_registry import __version__
+from plexus_registry.backend import Declaration
 from plexus_registry.catalog import Catalog
 from plexus_registry.config.settings import Settings
 from plexus_registry.config.watch import Watch
-from plexus_registry.errors import StoreError
+from plexus_registry.errors import ConfigError, Fault, StoreError, word
 from plexus_registry.protocol.hub import Hub
 from plexus_registry.registry import Registry
 from plexus_registry.rules import AutoRegister, Event, Failed, Request
@@ -29,6 +30,8 @@ logger = logging.getLogger(__name__)
 
 OPENING = "opening the database"
 RETRY_S = 30.0
+READING_PATIENCE_S = 3.0
+"""How long a stop waits for declarations that are being read: a large file takes far longer."""
 
 
 class Service:
@@ -62,6 +65,7 @@ class Service:
         self._retry_s = retry_s
         self._retry: asyncio.TimerHandle | None = None
         self._commits: Worker | None = None
+        self._give_up_reading: Callable[[], None] = _nothing
         self._undo = contextlib.AsyncExitStack()
         self._registry: Registry | None = None
         self._server: Server | None = None
@@ -96,12 +100,18 @@ class Service:
 
     async def _start(self) -> None:
         settings, loop = self.settings, asyncio.get_running_loop()
-        commits = self._commits = self._worker("store", loop)
-        reads = self._worker("config", loop)
+        commits = self._commits = Worker("plexus-store", loop)
+        self._undo.callback(commits.stop)
+        reads = Worker("plexus-config", loop)
+        not_read = Fault(str(settings.config), 0, "not read to its end, for the registry stops")
+        self._give_up_reading = partial(reads.leave, ConfigError([not_read]))
+        self._undo.callback(self._give_up_reading)
         self.phase = OPENING
         store = await commits.run(partial(SqliteStore.open, settings.database))
         self._undo.push_async_callback(commits.run, store.close)
-        reader = DeclarationReader(settings.config, settings.backends)
+        reader = DeclarationReader(
+            settings.config, settings.backends, unreadable_names=lambda: store.unreadable_names
+        )
         self._registry = Registry(
             store,
             Catalog(await commits.run(store.load)),
@@ -120,9 +130,11 @@ class Service:
         declared = await reads.run(partial(reader, False))
         if declared is not None:
             await self._expect(partial(self._registry.follow, declared, peer="start"))
+        if not self._warn_of_missing_file(reader) and reader.is_absent:
+            message = "no backends declared in files, there is no file path=%s"
+            logger.info(message, settings.config)
         if settings.auto_register is not None:
-            wanted = AutoRegister(settings.auto_register)
-            await self._expect(partial(self._registry.submit, wanted, peer="start"))
+            await self._auto_register(settings.auto_register, store.unreadable_names)
         self._server = Server(
             Hub(self._registry, namespace=settings.hub_namespace, version=__version__),
             max_connections=settings.max_connections,
@@ -149,7 +161,12 @@ class Service:
     async def stop(self) -> None:
         """Stop accepting, finish and commit what was received, release everything. Idempotent."""
         self._is_ready = False
-        await self._undo.aclose()
+        loop = asyncio.get_running_loop()
+        patience = loop.call_later(READING_PATIENCE_S, self._give_up_reading)
+        try:
+            await self._undo.aclose()
+        finally:
+            patience.cancel()
         if self._retry is not None:
             self._retry.cancel()
         self._registry = self._server = None
@@ -196,10 +213,15 @@ class Service:
 
     # --- parts ------------------------------------------------------------------------------------
 
-    def _worker(self, name: str, loop: asyncio.AbstractEventLoop) -> Worker:
-        worker = Worker(f"plexus-{name}", loop)
-        self._undo.callback(worker.stop)
-        return worker
+    async def _auto_register(self, wanted: Declaration, unreadable_names: Collection[str]) -> None:
+        assert self._registry is not None
+        if wanted.name in unreadable_names:
+            logger.warning(
+                "backend not registered, an unreadable row of the database holds its name name=%s",
+                word(wanted.name),
+            )
+            return
+        await self._expect(partial(self._registry.submit, AutoRegister(wanted), peer="start"))
 
     def _files_changed(self) -> None:
         self.start_reload(peer="inotify", explicit=False)
@@ -209,12 +231,28 @@ class Service:
 
     def _reload_ends(self, reader: DeclarationReader, event: Event) -> None:
         self.on_reloaded()
-        if isinstance(event, Failed) and reader.is_sound:
+        if not isinstance(event, Failed):
+            self._warn_of_missing_file(reader)
+        elif reader.is_sound:
             # What was read is right and could not be written. Nobody saves the file again when
             # the disk has space again, so try by ourselves.
             reader.forget()
+            if self._retry is not None:
+                self._retry.cancel()
             retry = partial(self.start_reload, peer="retry", explicit=False)
             self._retry = asyncio.get_running_loop().call_later(self._retry_s, retry)
+
+    def _warn_of_missing_file(self, reader: DeclarationReader) -> bool:
+        """Say that entries stay whose file is missing, if there are any and it was not said."""
+        kept = reader.count_kept(self.registry.catalog)
+        if kept:
+            logger.warning(
+                "declared backends kept, their file is missing path=%s entries=%d, reload"
+                " explicitly to forget them",
+                self.settings.config,
+                kept,
+            )
+        return kept > 0
 
     async def _drain(self) -> None:
         idle = asyncio.Event()

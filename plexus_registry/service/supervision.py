@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import Counter
 from collections.abc import Callable
 
 from plexus_registry.registry import ReloadReport
@@ -74,8 +73,9 @@ class Supervision:
         self._show_status()
 
     def _show_status(self) -> None:
-        self._notifier.status(status_text(self._service))
-        self._again("status", STATUS_INTERVAL_S, self._show_status)
+        if self._notifier.is_active:
+            self._notifier.status(status_text(self._service))
+            self._again("status", STATUS_INTERVAL_S, self._show_status)
 
     def _probe(self) -> None:
         """Feed the watchdog once the store's thread has answered.
@@ -106,8 +106,8 @@ class Supervision:
 def status_text(service: Service) -> str:
     """Say in one line what a service holds and how its last reload went."""
     registry = service.registry
-    sources = Counter(backend.source.value for backend in registry.catalog)
-    held = ", ".join(f"{count} {source}" for source, count in sorted(sources.items()))
+    sources = registry.catalog.count_by_source()
+    held = ", ".join(f"{count} {source.value}" for source, count in sorted(sources.items()))
     text = f"serving {len(registry.catalog)} backends ({held})" if held else "serving no backends"
     return f"{text}; {_reload_text(registry.last_reload)}" if registry.last_reload else text
 

@@ -101,7 +101,7 @@ def test_too_large_file_is_a_fault(tmp_path: Path) -> None:
     with open(file, "wb") as sparse:
         sparse.truncate(files.MAX_SIZE_BYTES + 1)
 
-    with pytest.raises(ConfigError, match="is larger than 64 MiB"):
+    with pytest.raises(ConfigError, match="is larger than 16 MiB"):
         files.read(file)
 
 

@@ -186,16 +186,27 @@ def test_all_faults_of_all_places_are_reported(home: Path) -> None:
 
     assert [fault.split(": ")[0] for fault in faults] == [
         "~/.config/plexus/registry.toml:2",
-        "--host",
-        "$REGISTRY_PORT",
-        "--config",
         "~/.config/plexus/registry.toml:4",
         "~/.config/plexus/registry.toml:5",
         "~/.config/plexus/registry.toml:5",
+        "--host",
+        "$REGISTRY_PORT",
+        "--config",
         "$REGISTRY_ALLOWED_ORIGINS",
         "$REGISTRY_ALLOWED_ORIGINS",
     ]
     assert 'unknown key "max_conections", did you mean max_connections?' in faults[0]
+
+
+def test_faults_of_a_file_are_in_the_order_of_its_lines(home: Path) -> None:
+    """By number, whatever found them: line 10 comes after line 9."""
+    settings_file(home, "odd = 1\n" + "#\n" * 7 + "port = 'x'\nodd2 = 1\nhost = 'a b'\n")
+
+    faults = faults_of(home, {})
+
+    assert [fault.split(": ")[0] for fault in faults] == [
+        f"~/.config/plexus/registry.toml:{line}" for line in (1, 9, 10, 11)
+    ]
 
 
 def test_backend_that_is_declared_twice_is_a_fault(home: Path) -> None:

@@ -58,6 +58,26 @@ def test_value_that_is_no_path_is_refused(given: object) -> None:
         values.path("database", given, TOML)
 
 
+@pytest.mark.parametrize("given", ["/", "//", "/."])
+def test_path_without_a_file_name_is_refused(given: str) -> None:
+    """The root is no file and has none beside it."""
+    with pytest.raises(InvalidValue, match="which ends in a file name"):
+        values.path("database", given, TOML)
+
+
+def test_relative_path_in_a_directory_that_is_gone_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There is nothing that it could be relative to; an absolute one is as good as ever."""
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    with pytest.raises(InvalidValue, match="absolute path, for the working directory is gone"):
+        values.path("database", "r.db", TEXT)
+    assert values.path("database", "/r.db", TEXT) == Path("/r.db")
+
+
 @pytest.mark.parametrize(
     ("given", "level"), [("INFO", "info"), ("warn", "warning"), ("Trace", "debug")]
 )
@@ -109,6 +129,22 @@ def test_backend_is_a_name_and_a_url() -> None:
     assert values.backend("backends", "a=wss://[::1]:80", TEXT) == Declaration(
         name="a", host="::1", port=80, protocol="wss"
     )
+
+
+@pytest.mark.parametrize(
+    ("given", "accepted"),
+    [
+        ("foo", "NAME=ws://HOST:PORT or NAME=wss://HOST:PORT"),
+        ("a=h:1", "NAME=ws://HOST:PORT or NAME=wss://HOST:PORT"),
+        ("a=http://h:1", 'NAME=ws://HOST:PORT with "ws" or "wss" as its protocol'),
+        ("a=ws://h:0", "NAME=ws://HOST:PORT with an integer from 1 to 65535 as its port"),
+    ],
+)
+def test_refused_backend_is_told_in_one_phrase(given: str, accepted: str) -> None:
+    """The whole form if the form is wrong, else the part of it that is."""
+    with pytest.raises(InvalidValue) as caught:
+        values.backend("backends", given, TEXT)
+    assert str(caught.value) == f'backends: "{given}" is not accepted, expected {accepted}'
 
 
 @pytest.mark.parametrize("given", ["a", "=ws://h:1", "a=http://h:1", "a=ws://h:0", "a=ws://h", 1])

@@ -277,7 +277,7 @@ def refusal(ended: subprocess.CompletedProcess[str], status: int) -> str:
 
 def test_bad_setting_is_told_on_the_terminal(host: Host) -> None:
     """Before anything is detached."""
-    line = refusal(host.start("--pid-file", "pid", "--port", "x"), 78)
+    line = refusal(host.start("--pid-file", "pid", "--port", "x"), 64)
     assert line.startswith('--port: port: "x" is not accepted')
     assert not host.pid_file.exists()
 

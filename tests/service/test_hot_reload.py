@@ -7,6 +7,7 @@ dropped it.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import dataclasses
 import logging
@@ -14,7 +15,7 @@ import signal
 import sqlite3
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ import pytest
 from plexus_registry.backend import Declaration
 from plexus_registry.config.settings import Settings
 from plexus_registry.rules import Failed
+from plexus_registry.store.sqlite import SqliteStore
 from support.conversation import Conversation, conversation
 from support.daemon import BOUND_BY_MODES, daemon, environment
 from support.serving import Served, serving
@@ -97,6 +99,24 @@ def reloaded(**counts: int) -> dict[str, object]:
     """Return the event of a successful reload; what is not named is 0."""
     zeros = dict.fromkeys(("count", "updated", "removed", "unchanged"), 0)
     return {"type": "reloaded", **zeros, **counts}
+
+
+def kept_warning(path: Path, count: int) -> str:
+    """Return what is logged about entries whose file is missing."""
+    return (
+        f"declared backends kept, their file is missing path={path} entries={count},"
+        " reload explicitly to forget them"
+    )
+
+
+@contextlib.contextmanager
+def read_only(served: Served) -> Iterator[None]:
+    """Let every commit fail while the block runs."""
+    store = served.service.registry._store
+    assert isinstance(store, SqliteStore)
+    store._open_connection().execute("PRAGMA query_only = ON")
+    yield
+    store._open_connection().execute("PRAGMA query_only = OFF")
 
 
 def faults_in(log: Iterable[str]) -> list[str]:
@@ -544,7 +564,7 @@ def test_main_file_that_vanishes_beside_drop_ins_keeps_what_it_declared(
     declare(drop_ins / "2.toml", "more")
     wait_for(client, "main", "moves", "drop-in", "more")
     assert entries(client)["main"] == before["main"]
-    assert any(f"their file is missing path={config}" in line for line in caplog.messages)
+    assert kept_warning(config, 2) in caplog.messages
 
     (drop_ins / "1.toml").write_text(table("moves", port=5))
     wait_until(lambda: "drop-in" not in entries(client), "the change of a drop-in")
@@ -557,14 +577,149 @@ def test_restart_without_the_file_keeps_what_it_declared(
     settings: Settings, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A registry that starts while its file is missing serves what the file declared last."""
-    declare(settings.config, "a")
+    declare(settings.config, "a", "b")
+    with serving(settings) as served, conversation(served.url) as client:
+        before = entries(client)
+    settings.config.unlink()
+    caplog.clear()
+
+    with serving(settings) as served, conversation(served.url) as client:
+        assert entries(client) == before
+    assert [line.partition(" peer=")[0] for line in caplog.messages if "declared" in line] == [
+        "declared backends applied added=0 updated=0 removed=0 unchanged=2",
+        kept_warning(settings.config, 2),
+    ]
+
+
+def test_restart_without_the_main_file_beside_drop_ins_keeps_what_it_declared(
+    settings: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Drop-ins that are there do not make the missing file a declaration of nothing."""
+    drop_in = settings.config.with_name("backends.d") / "1.toml"
+    drop_in.parent.mkdir()
+    declare(settings.config, "main")
+    declare(drop_in, "drop-in")
     with serving(settings) as served, conversation(served.url) as client:
         before = entries(client)
     settings.config.unlink()
 
     with serving(settings) as served, conversation(served.url) as client:
         assert entries(client) == before
-    assert any("declared backends kept" in line for line in caplog.messages)
+        assert kept_warning(settings.config, 1) in caplog.messages
+        declare(drop_in, "other")
+        wait_for(client, "main", "other")
+        drop_in.unlink()
+        wait_for(client, "main")
+
+        assert reload(client) == reloaded(removed=1)
+        assert entries(client) == {}
+
+
+def test_drop_in_that_is_removed_takes_its_backends_along(
+    client: Conversation, config: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Also the last one, and without a main file there is nothing to warn of."""
+    drop_ins = config.with_name("backends.d")
+    drop_ins.mkdir()
+    declare(drop_ins / "1.toml", "a")
+    declare(drop_ins / "2.toml", "b")
+    wait_for(client, "a", "b")
+
+    (drop_ins / "1.toml").unlink()
+    wait_for(client, "b")
+    (drop_ins / "2.toml").unlink()
+    wait_for(client)
+
+    assert not any("declared backends kept" in line for line in caplog.messages)
+
+
+def test_main_file_that_was_forgotten_explicitly_is_not_missed(
+    client: Conversation, config: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What comes and goes in drop-ins after that is followed, until the file is back and gone."""
+    drop_in = config.with_name("backends.d") / "1.toml"
+    drop_in.parent.mkdir()
+    declare(config, "main")
+    wait_for(client, "main")
+    config.unlink()
+    reload(client)
+    caplog.clear()
+
+    declare(drop_in, "a")
+    wait_for(client, "a")
+    assert not any("declared backends kept" in line for line in caplog.messages)
+
+    declare(config, "main")
+    wait_for(client, "a", "main")
+    config.unlink()
+    wait_until(lambda: kept_warning(config, 1) in caplog.messages, "a warning")
+    wait_for(client, "a", "main")
+
+
+def test_name_that_moves_from_a_drop_in_to_the_main_file_is_kept_with_it(
+    client: Conversation, config: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is the file that declared it last that counts."""
+    drop_in = config.with_name("backends.d") / "1.toml"
+    drop_in.parent.mkdir()
+    declare(drop_in, "moves")
+    wait_for(client, "moves")
+
+    drop_in.unlink()
+    declare(config, "moves", port=2)
+    wait_for(client, "moves", port=2)
+    config.unlink()
+
+    wait_until(lambda: kept_warning(config, 1) in caplog.messages, "a warning")
+    wait_for(client, "moves", port=2)
+
+
+def test_start_without_any_file_says_so(
+    settings: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One line tells where the file would be; with a file, even an empty one, there is none."""
+    line = f"no backends declared in files, there is no file path={settings.config}"
+    with serving(settings):
+        assert caplog.messages.count(line) == 1
+    settings.config.touch()
+    with serving(settings):
+        assert caplog.messages.count(line) == 1
+
+
+# --- rows that cannot be read ---------------------------------------------------------------------
+
+
+def test_declarations_leave_unreadable_rows_alone(
+    settings: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Neither file, environment nor auto-registration replaces what only cannot be read."""
+    of = {name: Declaration(name=name, host="h", port=1) for name in ("env", "auto")}
+    settings = dataclasses.replace(settings, backends=(of["env"],), auto_register=of["auto"])
+    declare(settings.config, "file", "free")
+    with serving(settings):
+        pass
+    with contextlib.closing(sqlite3.connect(settings.database)) as other, other:
+        other.execute("UPDATE backends SET source = 'discovered' WHERE name != 'free'")
+        rows = other.execute("SELECT * FROM backends").fetchall()
+    caplog.clear()
+
+    with serving(settings) as served, conversation(served.url) as client:
+        assert set(entries(client)) == {"free"}
+        assert reload(client) == reloaded(unchanged=1)
+        skipped = "declarations skipped, unreadable rows of the database hold their names"
+        assert [line for line in caplog.messages if "hold" in line] == [
+            f"{skipped} entries=1 names=env",
+            f"{skipped} entries=1 names=file",
+            "backend not registered, an unreadable row of the database holds its name name=auto",
+            f"{skipped} entries=1 names=env",
+            f"{skipped} entries=1 names=file",
+        ]
+        with contextlib.closing(sqlite3.connect(settings.database)) as other:
+            assert other.execute("SELECT * FROM backends").fetchall() == rows
+
+        register(client, "file")
+        assert set(entries(client)) == {"free", "file"}
+        assert reload(client) == reloaded(unchanged=2)
 
 
 # --- four ways in, and how long they take ---------------------------------------------------------
@@ -581,6 +736,36 @@ def test_declarations_that_could_not_be_written_are_tried_again(settings: Settin
             other.rollback()
 
         wait_for(client, "prod")
+
+
+def test_reloads_that_fail_share_one_retry(settings: Settings) -> None:
+    """However many could not be written, one timer waits to try again."""
+    declare(settings.config, "a")
+    with serving(settings, retry_s=1e6) as served, conversation(served.url) as client:
+        far = served.loop.time() + 1e5
+
+        def timers() -> int:
+            scheduled: list[asyncio.TimerHandle] = vars(served.loop)["_scheduled"]
+            return sum(one.when() > far and not one.cancelled() for one in scheduled)
+
+        with read_only(served):
+            declare(settings.config, "b")
+            for _ in range(3):
+                assert reload(client)["type"] == "error"
+            assert served.in_loop(timers) == 1
+
+
+def test_explicit_reload_that_could_not_be_written_is_tried_again_as_such(
+    settings: Settings,
+) -> None:
+    """It was to forget the file that vanished, and so does the one that comes by itself."""
+    declare(settings.config, "a")
+    with serving(settings, retry_s=0.1) as served, conversation(served.url) as client:
+        with read_only(served):
+            settings.config.unlink()
+            assert reload(client)["type"] == "error"
+            wait_for(client, "a")
+        wait_for(client)
 
 
 def _last_reload(served: Served) -> object:

@@ -29,9 +29,9 @@ from plexus_registry import (
     Settings,
     StoreError,
 )
-from plexus_registry.rules import BackendRegistered, Reloaded
+from plexus_registry.rules import BackendRegistered, Failed, Reloaded
 from support.conversation import HUB, Conversation, conversation
-from support.daemon import command, daemon, environment, run
+from support.daemon import BOUND_BY_MODES, command, daemon, environment, run
 from support.serving import serving
 from support.timing import TIMEOUT_S, wait_until
 
@@ -120,7 +120,10 @@ def test_stop_signal_ends_cleanly(tmp_path: Path, number: signal.Signals) -> Non
 
         assert close_code(closed.value) == 1001
         assert running.wait() == 0
-        assert [line.split(" INFO     ")[1] for line in running.log[-2:]] == ["stopping", "stopped"]
+        assert [line.split(" INFO     ")[1] for line in running.log[-2:]] == [
+            f"stopping signal={number.name}",
+            "stopped",
+        ]
         assert "Traceback" not in "\n".join(running.log)
 
 
@@ -165,6 +168,70 @@ def test_signals_while_stopping_are_harmless(tmp_path: Path) -> None:
         assert "Traceback" not in "\n".join(running.log)
 
 
+def test_stop_does_not_wait_for_a_reading_for_ever(settings: Settings) -> None:
+    """Who asked for the reload is told that it did not come to its end."""
+    begun, may_end = threading.Event(), threading.Event()
+    hold_reading(settings.config, begun, may_end)
+
+    async def live() -> None:
+        async with asyncio.timeout(TIMEOUT_S), Service(settings) as service:
+            begun.clear()
+            may_end.clear()
+            asked = asyncio.create_task(service.reload())
+            assert await asyncio.to_thread(begun.wait, TIMEOUT_S)
+        assert await asked == Failed(
+            f"Failed to parse TOML config: {settings.config}: not read to its end, for the"
+            " registry stops"
+        )
+
+    try:
+        asyncio.run(live())
+    finally:
+        may_end.set()
+    wait_until(lambda: "plexus-config" not in _thread_names(), "the end of the thread")
+
+
+def hold_reading(path: Path, begun: threading.Event, may_end: threading.Event) -> None:
+    """Let the thread that opens *path* wait from now on, if *may_end* is not set by then."""
+    may_end.set()
+
+    def hold(event: str, arguments: tuple[object, ...]) -> None:
+        if event == "open" and str(arguments[0]) == str(path):
+            begun.set()
+            may_end.wait()
+
+    sys.addaudithook(hold)
+
+
+def _thread_names() -> list[str]:
+    return [thread.name for thread in threading.enumerate()]
+
+
+def test_process_ends_while_a_file_is_read(tmp_path: Path) -> None:
+    """A reading that never ends does not keep the daemon."""
+    program = (
+        sys.executable,
+        "-c",
+        "import sys, threading\n"
+        "from plexus_registry.cli.daemon import main\n"
+        "readings = []\n"
+        "def hold(event, arguments):\n"
+        "    if event == 'open' and str(arguments[0]).endswith('backends.toml'):\n"
+        "        readings.append(1)\n"
+        "        if len(readings) > 1:\n"
+        "            print('reading', file=sys.stderr, flush=True)\n"
+        "            threading.Event().wait()\n"
+        "sys.addaudithook(hold)\n"
+        "sys.exit(main())\n",
+    )
+    with daemon(tmp_path, program=program) as running:
+        assert running.url
+        running.send(signal.SIGHUP)
+        running.wait_for_log("reading")
+        assert running.stop() == 0
+        assert running.log[-1].endswith(" stopped")
+
+
 # --- the beginning --------------------------------------------------------------------------------
 
 
@@ -180,14 +247,15 @@ def test_start_goes_from_the_store_to_the_sockets(tmp_path: Path) -> None:
     assert [line.partition(" ")[0] for line in shown] == [
         "starting",
         "database",
+        *["backend"] * 4,
         "declared",
         "backend",
         "listening",
     ]
     assert shown[0] == f"starting version={version}"
-    assert shown[2].startswith("declared backends applied added=4 updated=0 removed=0 unchanged=0")
-    assert shown[3].startswith("backend registered name=plexus url=ws://127.0.0.1:4444 source=auto")
-    assert shown[4] == (
+    assert shown[6].startswith("declared backends applied added=4 updated=0 removed=0 unchanged=0")
+    assert shown[7].startswith("backend registered name=plexus url=ws://127.0.0.1:4444 source=auto")
+    assert shown[8] == (
         f"listening address={address} hub=registry-hub entries=5 database={database}"
     )
 
@@ -218,6 +286,28 @@ def test_reload_signal_during_the_start_reloads_after_it(tmp_path: Path) -> None
         assert running.stop() == 0
 
 
+def test_reload_signals_right_at_the_start_are_harmless(tmp_path: Path) -> None:
+    """SIGHUP does not end a daemon that does not mind signals yet, however often it comes."""
+    program = (
+        sys.executable,
+        "-c",
+        "import os, signal, sys\n"
+        "from plexus_registry.cli.daemon import main\n"
+        "def hang_up(event, arguments):\n"  # at every module that only serving needs
+        "    if event == 'import' and arguments[0].startswith('plexus_registry.'):\n"
+        "        print('hanging up', file=sys.stderr)\n"
+        "        os.kill(os.getpid(), signal.SIGHUP)\n"
+        "sys.addaudithook(hang_up)\n"
+        "sys.exit(main())\n",
+    )
+    with daemon(tmp_path, program=program) as running:
+        with conversation(running.url) as client:
+            assert names(client) == {"plexus"}
+        assert running.log[0] == "hanging up"
+        assert running.stop() == 0
+        assert running.log[-1].endswith(" stopped")
+
+
 def test_second_daemon_is_refused_with_the_first_ones_process_id(tmp_path: Path) -> None:
     """One daemon for one database, also if it is named through a symbolic link."""
     database = tmp_path / "registry.db"
@@ -240,6 +330,68 @@ def test_database_of_a_killed_daemon_is_free(tmp_path: Path) -> None:
         assert running.stop(signal.SIGKILL) == -signal.SIGKILL
     with daemon(tmp_path) as running:
         assert running.url
+
+
+@pytest.mark.parametrize("suffix", ["", "-wal", "-shm", ".lock"])
+def test_database_without_write_permission_is_refused_by_name(tmp_path: Path, suffix: str) -> None:
+    """The one file that is in the way is named, and nothing is left that fails a later start."""
+    database = tmp_path / "registry.db"
+    arguments = ("--port", "0", "--db-path", str(database))
+    with daemon(tmp_path, arguments[2:]) as running:
+        assert running.url
+        if suffix in ("-wal", "-shm"):
+            running.stop(signal.SIGKILL)
+        else:
+            running.stop()
+    before = sorted(os.listdir(tmp_path))
+    culprit = tmp_path / f"registry.db{suffix}"
+    culprit.chmod(0o444)
+
+    ended = run(tmp_path, *arguments, program=BOUND_BY_MODES)
+
+    assert ended.returncode == 74
+    assert ended.stderr.splitlines()[-1] == (
+        f"plexus-registry: {database} cannot be used: Permission denied (the file {culprit} is not"
+        f" writable, permit user {os.getuid()} to write it)"
+    )
+    assert sorted(os.listdir(tmp_path)) == before
+    culprit.chmod(0o600)
+    with daemon(tmp_path, arguments[2:], program=BOUND_BY_MODES) as running:
+        assert running.url
+
+
+def test_directory_without_write_permission_is_refused_by_name(tmp_path: Path) -> None:
+    """SQLite needs it for its log, and the lock file is in it."""
+    directory = tmp_path / "state"
+    directory.mkdir(mode=0o500)
+
+    ended = run(tmp_path, "--db-path", str(directory / "r.db"), program=BOUND_BY_MODES)
+
+    assert ended.returncode == 74
+    assert ended.stderr.splitlines()[-1] == (
+        f"plexus-registry: {directory}/r.db cannot be used: Permission denied (the directory"
+        f" {directory} is not writable, permit user {os.getuid()} to write it)"
+    )
+
+
+@pytest.mark.parametrize("closed", [".config", ".config/plexus"])
+def test_configuration_directory_that_cannot_be_searched_is_told(
+    tmp_path: Path, closed: str
+) -> None:
+    """In one line that names the file that was looked for."""
+    (tmp_path / ".config" / "plexus").mkdir(parents=True)
+    (tmp_path / closed).chmod(0)
+    try:
+        ended = run(tmp_path, "--port", "0", program=BOUND_BY_MODES)
+    finally:
+        (tmp_path / closed).chmod(0o700)
+
+    assert ended.returncode == 78
+    assert ended.stderr.splitlines()[-1] == (
+        f"plexus-registry: {tmp_path}/.config/plexus/registry.toml: cannot be read: Permission"
+        " denied"
+    )
+    assert "Traceback" not in ended.stderr
 
 
 def test_taken_port_is_told_in_one_line(tmp_path: Path) -> None:

@@ -106,7 +106,7 @@ def test_bad_setting_tells_its_reason_and_is_never_ready(
     """So does a fault that is found before anything is opened."""
     ended = run(tmp_path, "--port", "x", environ=environ_of(tmp_path, manager))
 
-    assert ended.returncode == 78
+    assert ended.returncode == 64
     (message,) = manager.pending()
     assert message.startswith('STATUS=start refused: --port: port: "x" is not accepted')
 

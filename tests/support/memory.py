@@ -33,6 +33,7 @@ class MemoryStore:
         self.attempts = 0
         self.rejected: set[str] = set()
         self.closed = False
+        self.unreadable_names: frozenset[str] = frozenset()
         self._entries = {backend.name: backend for backend in backends}
         self._faults: deque[Exception] = deque()
 
