@@ -67,7 +67,7 @@ make_venv() {
     # Not the one inside the environment that goes away now, which may be active.
     python=$$("$$python" -c 'import sys; print(sys._base_executable)')
     { rm -rf "$$venv" && mkdir -p "$$venv" && echo unfinished >"$$venv/.made-for"; } 2>/dev/null ||
-        fail "$$venv cannot be written in $$PWD: permission is missing or the disk is full"
+        fail "$$venv cannot be written in $$PWD: permission is missing or the disk is full; VENV=… names another place"
     echo "making $$venv with Python $$version"
     logged "$$python" -m venv "$$venv" || fail "$$python could not make $$venv, see above"
     echo "$$PWD" >"$$venv/.made-for"
@@ -92,14 +92,14 @@ endef
 
 .PHONY: help
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' Makefile
 
 .PHONY: setup
 setup: ## make the virtual environment and install the package into it
 	@$(call install)
 	echo "ready: $(VENV)/bin/plexus-registry"
 
-# exec: signals reach the daemon itself, and make ends as it does.
+# exec: signals reach the daemon itself.
 .PHONY: run
 run: ## run the registry in the foreground; Ctrl-C stops it
 	@$(call install)
@@ -109,6 +109,17 @@ run: ## run the registry in the foreground; Ctrl-C stops it
 test: ## run the tests; ARGS='-k reload' and the like narrow them
 	@$(call install,test)
 	'$(VENV)/bin/python' -m pytest $(ARGS)
+
+.PHONY: system-test
+system-test: ## build the Debian package and drive it on a booted Debian 13; needs root
+	@$(call install,test)
+	'$(VENV)/bin/python' -m pytest tests/system $(ARGS)
+
+# PLEXUS_BENCH_RUST=FILE, or ARGS=--rust with cargo, compares with the Rust program, too.
+.PHONY: bench
+bench: ## measure against the bars of the design, for some minutes; see docs/benchmarks.md
+	@$(call install)
+	'$(VENV)/bin/python' -m bench $(ARGS)
 
 .PHONY: lint
 lint: ## check style, format and types
@@ -138,7 +149,7 @@ dist: ## build the source distribution and, from it, the wheel
 .PHONY: clean
 clean: ## remove everything that make made
 	@rm -rf dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
-	find plexus_registry tests bench -name __pycache__ -prune -exec rm -rf {} +
+	find . -path './.*' -prune -o -name __pycache__ -prune -exec rm -rf {} +
 	for venv in '$(VENV)' .venv-*; do
 	    [ ! -f "$$venv/.made-for" ] || rm -rf "$$venv"
 	done

@@ -221,7 +221,9 @@ def test_every_setting_is_in_the_manual() -> None:
     """Each setting has an entry with its default and all its spellings."""
     text, of_daemon = page("plexus-registry.toml.5"), page("plexus-registry.8")
     for setting in SETTINGS:
-        (default,) = re.findall(rf"^#{setting.name} = (.*)$", settings_toml.example(), re.MULTILINE)
+        (default,) = re.findall(
+            rf"^#(?: for example: )?{setting.name} = (.*)$", settings_toml.example(), re.MULTILINE
+        )
         _, heading, entry = text.partition(f"\n*{setting.name}* = {default}\n")
         assert heading, f"*{setting.name}* = {default}"
         entry = entry.partition("\n\n")[0]

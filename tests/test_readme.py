@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -51,7 +52,8 @@ REQUESTS, ANSWER = [text.splitlines() for language, text in BLOCKS if language =
 def _commands(block: str) -> list[str]:
     """Return the commands of a block, with the virtual environment that runs the tests."""
     joined = re.sub(r"\|\n\s+", "| ", block)
-    return [line.replace(".venv/", f"{VENV}/") for line in joined.splitlines()]
+    venv = shlex.quote(str(VENV))
+    return [line.replace(".venv/", f"{venv}/") for line in joined.splitlines()]
 
 
 def _environment(home: Path) -> dict[str, str]:
@@ -92,7 +94,7 @@ def test_make_run_answers_the_conversation(running: Daemon) -> None:
     """`make run` serves, and every pasted line of the conversation gets its stream."""
     (command,) = _commands(PYTHON_CLIENT)
     with subprocess.Popen(
-        command.replace("ws://127.0.0.1:4445", running.url).split(),
+        shlex.split(command.replace("ws://127.0.0.1:4445", running.url)),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -182,7 +184,7 @@ def test_the_questions_about_settings_are_answered(tmp_path: Path) -> None:
     """`--print-config` and `--check-config` work as typed."""
     for command in _commands(QUESTIONS):
         subprocess.run(
-            command.split(),
+            shlex.split(command),
             env=environment(tmp_path),
             timeout=TIMEOUT_S,
             check=True,
@@ -250,7 +252,7 @@ def test_every_option_and_exit_status_is_mentioned() -> None:
     for option in options - {"-h", "--help", "--version", "--settings"}:
         assert re.search(rf"`[^`]*{option}\b", README), option
     for status in MEANINGS:
-        assert re.search(rf"\b{status.value}\b", README.split("Exit statuses:")[1])
+        assert re.search(rf"\b{status.value}\b", README.split("Exit statuses")[1])
 
 
 def test_every_method_is_in_the_table_with_its_parameters() -> None:
