@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: AGPL-3.0-only
+"""What is measured how long, and what came out of it."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """How to measure.
+
+    Attributes:
+        folder: Where databases and logs go: on the disk that is measured.
+        seconds: How long each round of each server lasts.
+        rounds: How many there are; the servers take turns.
+        is_short: Find out whether everything runs; the figures mean nothing.
+        rust: The Rust program of the same name; None if it cannot be had.
+        rust_missing: Why not.
+    """
+
+    folder: Path
+    seconds: float
+    rounds: int
+    is_short: bool
+    rust: Path | None = None
+    rust_missing: str = ""
+
+    def sized(self, full: int, short: int) -> int:
+        """Return a number for the full form or for the short one."""
+        return short if self.is_short else full
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One line of the table.
+
+    Attributes:
+        key: ``GROUP.NAME``.
+        what: What was measured.
+        figure: What came out.
+        bar: What was asked for; empty for a row that only informs.
+        ratio: What the bar is about, as shown; empty if there is none.
+        margin: How often the bar was met: 1.0 is just met. None: no bar, or not measured.
+        answers: How many answers were counted for the row.
+        samples: The single measurements by name.
+    """
+
+    key: str
+    what: str
+    figure: str
+    bar: str = ""
+    ratio: str = ""
+    margin: float | None = None
+    answers: int = 0
+    samples: dict[str, list[float]] = field(default_factory=dict)
+
+    @property
+    def verdict(self) -> str:
+        """Say whether the bar was met."""
+        if self.margin is None:
+            return "not measured" if self.bar else ""
+        return "ok" if self.margin >= 1 else "MISSED"
+
+
+def median(samples: Sequence[float]) -> float:
+    """Return the median."""
+    return statistics.median(samples)
+
+
+def spread(samples: Sequence[float]) -> str:
+    """Show half of the range as a part of the median."""
+    middle = median(samples)
+    return f"±{(max(samples) - min(samples)) / 2 / middle:.0%}" if middle else "±0%"
+
+
+def rate(samples: Sequence[float]) -> str:
+    """Show how many a second, with the spread."""
+    return f"{median(samples):,.0f}/s {spread(samples)}"
+
+
+def paired(ours: Sequence[float], theirs: Sequence[float]) -> float:
+    """Return the median ratio of measurements that were taken one after the other."""
+    return median([one / other for one, other in zip(ours, theirs, strict=True)])
+
+
+def compare(
+    key: str,
+    what: str,
+    ours: Sequence[float],
+    theirs: Sequence[float],
+    *,
+    at_least: float,
+    bar: str,
+    reference: str,
+    answers: int,
+) -> Row:
+    """Make the row of two rates, of which the first must be so many times the second.
+
+    Args:
+        key: Of the row.
+        what: Of the row.
+        ours: What the registry did.
+        theirs: What it is compared with, measured in the same rounds.
+        at_least: The smallest ratio that will do.
+        bar: Of the row.
+        reference: The name of what it is compared with.
+        answers: Of the row.
+    """
+    ratio = paired(ours, theirs)
+    return Row(
+        key=key,
+        what=what,
+        figure=f"{rate(ours)}; {reference} {rate(theirs)}",
+        bar=bar,
+        ratio=f"{ratio:.2f}×",
+        margin=ratio / at_least,
+        answers=answers,
+        samples={"ours": list(ours), reference: list(theirs)},
+    )

@@ -1,0 +1,311 @@
+# SPDX-License-Identifier: AGPL-3.0-only
+"""The registry against other servers: get, list and register."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import sqlite3
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from bench import servers, wire
+from bench.load import Client, Latencies, Tally, clients, closed_loop, open_loop
+from bench.results import Plan, Row, compare, median, rate
+from bench.servers import Child
+from bench.system import cpu_s
+from bench.wire import Each, Requests, Same
+
+CONNECTIONS: Final = 16
+LATENCY_SHARE: Final = 0.5
+"""At which part of a server's highest rate, without pipelining, latencies are measured."""
+OURS, BARE, PLAIN, RUST, RUST_WAL = "ours", "bare", "plain", "Rust", "Rust with a WAL"
+
+_names = (f"n{number:07d}" for number in itertools.count())
+
+
+@dataclass
+class Contender:
+    """A server and what it did.
+
+    Attributes:
+        child: The server.
+        clients: Connections to it that stay open, so that rounds start at once.
+        tallies: Of each round, by connections and depth.
+        cpu_s: Processor time of all rounds, likewise.
+    """
+
+    child: Child
+    clients: Sequence[Client]
+    tallies: dict[tuple[int, int], list[Tally]] = field(default_factory=dict)
+    cpu_s: dict[tuple[int, int], float] = field(default_factory=dict)
+
+    def run(self, load: tuple[int, int], requests: Requests, plan: Plan, warm_up_s: float) -> None:
+        """Measure one round with so many connections and requests in flight on each."""
+        connections, depth = load
+        before = cpu_s(self.child.pid)
+        tally = closed_loop(
+            self.clients[:connections],
+            requests,
+            depth=depth,
+            seconds=plan.seconds,
+            warm_up_s=warm_up_s,
+        )
+        self.tallies.setdefault(load, []).append(tally)
+        self.cpu_s[load] = self.cpu_s.get(load, 0.0) + cpu_s(self.child.pid) - before
+
+    def rates(self, load: tuple[int, int]) -> list[float]:
+        """Return answers a second of each round."""
+        return [tally.per_s for tally in self.tallies[load]]
+
+    def answers(self, load: tuple[int, int]) -> int:
+        """Return how many answers came in all rounds."""
+        return sum(tally.answers for tally in self.tallies[load])
+
+    def failed(self, load: tuple[int, int]) -> int:
+        """Return how many of them were refusals."""
+        return sum(tally.failed for tally in self.tallies[load])
+
+
+def _enter(stack: contextlib.ExitStack, child: Child, *, is_checked: bool = False) -> Contender:
+    opened = stack.enter_context(clients(child.port, CONNECTIONS, is_checked=is_checked))
+    return Contender(child, opened)
+
+
+def register_frame(name: str) -> bytes:
+    """Return the request that registers a backend."""
+    return wire.call("register", name=name, host="127.0.0.1", port=4444)
+
+
+def register_all(child: Child, names: Sequence[str]) -> None:
+    """Register backends one after another."""
+    with contextlib.closing(wire.connect(child.port)) as sock:
+        for name in names:
+            answer = wire.ask(sock, register_frame(name))
+            if b'"backend_registered"' not in answer:
+                raise ValueError(f"a registration failed: {answer!r}")
+
+
+def _take_turns(
+    plan: Plan,
+    contenders: dict[str, Contender],
+    loads: Sequence[tuple[int, int]],
+    requests: Callable[[tuple[int, int]], Requests],
+    warm_up_s: float = 0.1,
+) -> None:
+    for _ in range(plan.rounds):
+        for load in loads:
+            for contender in contenders.values():
+                contender.run(load, requests(load), plan, warm_up_s)
+
+
+def _rust_rows(
+    plan: Plan,
+    contenders: dict[str, Contender],
+    loads: Sequence[tuple[int, int]],
+    method: str,
+    note: str = "",
+) -> Iterator[Row]:
+    group, _, _ = method.replace(",", " ").partition(" ")
+    for load in loads:
+        key, what = f"{group}.rust.{load[0]}x{load[1]}", f"{method}, {load[0]} × {load[1]}"
+        if RUST not in contenders:
+            yield Row(key=key, what=what, figure=plan.rust_missing, bar="ahead of Rust")
+            continue
+        ours, theirs = contenders[OURS], contenders[RUST]
+        yield compare(
+            key,
+            what,
+            ours.rates(load),
+            theirs.rates(load),
+            at_least=1,
+            bar=f"ahead of Rust{note}",
+            reference=RUST,
+            answers=ours.answers(load) + theirs.answers(load),
+        )
+
+
+def _processor_row(
+    contenders: dict[str, Contender], loads: Sequence[tuple[int, int]], group: str
+) -> Row:
+    """Show what an answer costs: a figure that other programs on the machine disturb little."""
+    used = {
+        f"{name} {load[0]} × {load[1]}": contender.cpu_s[load] / contender.answers(load) * 1e6
+        for load in loads
+        for name, contender in contenders.items()
+    }
+    return Row(
+        key=f"{group}.processor",
+        what=f"{group}, processor time of an answer",
+        figure=", ".join(f"{name}: {cost:.1f} µs" for name, cost in used.items()),
+        answers=sum(one.answers(load) for one in contenders.values() for load in loads),
+        samples={name: [cost] for name, cost in used.items()},
+    )
+
+
+# --- get ----------------------------------------------------------------------------------------
+
+
+def measure_get(plan: Plan) -> Iterator[Row]:
+    """Measure get, the read that everything else in Plexus starts with."""
+    full, waiting, alone = (CONNECTIONS, 32), (CONNECTIONS, 1), (1, 1)
+    frame = wire.call("get", name="dev")
+    with contextlib.ExitStack() as stack:
+        ours = stack.enter_context(servers.registry(plan.folder / "get-ours"))
+        register_all(ours, ["dev"])
+        with contextlib.closing(wire.connect(ours.port)) as sock:
+            answer = wire.payloads(wire.ask(sock, frame))
+        bare = stack.enter_context(servers.bare(plan.folder / "get-bare", answer))
+        plain = stack.enter_context(servers.plain(plan.folder / "get-plain", answer))
+        children = {OURS: ours, BARE: bare, PLAIN: plain}
+        if plan.rust:
+            rust = stack.enter_context(servers.rust(plan.folder / "get-rust", plan.rust))
+            register_all(rust, ["dev"])
+            children[RUST] = rust
+        contenders = {name: _enter(stack, child) for name, child in children.items()}
+        requests = Same(frame)
+        _take_turns(plan, contenders, (full, waiting, alone), lambda load: requests)
+        latencies = {
+            name: open_loop(
+                contender.clients,
+                requests,
+                per_s=LATENCY_SHARE * median(contender.rates(waiting)),
+                seconds=plan.seconds,
+            )
+            for name, contender in contenders.items()
+        }
+    yield from _get_rows(contenders, full)
+    yield from _rust_rows(plan, contenders, (alone, waiting, full), "get")
+    yield _processor_row(contenders, (full, waiting, alone), "get")
+    yield from (_latency_row(contenders[name], waiting, name, it) for name, it in latencies.items())
+    yield _generator_row(contenders[BARE], full)
+
+
+def _get_rows(contenders: dict[str, Contender], load: tuple[int, int]) -> Iterator[Row]:
+    ours = contenders[OURS]
+    for name, at_least, bar in ((BARE, 0.6, "≥ 60 % of bare"), (PLAIN, 3.0, "≥ 3 × plain")):
+        other = contenders[name]
+        yield compare(
+            f"get.{name}",
+            f"get, {load[0]} × {load[1]}",
+            ours.rates(load),
+            other.rates(load),
+            at_least=at_least,
+            bar=bar,
+            reference=name,
+            answers=ours.answers(load) + other.answers(load),
+        )
+
+
+def _latency_row(
+    contender: Contender, load: tuple[int, int], name: str, latencies: Latencies
+) -> Row:
+    per_s = LATENCY_SHARE * median(contender.rates(load))
+    quantiles = {"p50": 0.5, "p99": 0.99, "p99.9": 0.999}
+    shown = {label: latencies.quantile(share) * 1e3 for label, share in quantiles.items()}
+    return Row(
+        key=f"get.latency.{name}",
+        what=f"get, latency, {name}",
+        figure=", ".join(f"{label} {value:.2f} ms" for label, value in shown.items())
+        + f" at {per_s:,.0f}/s, {LATENCY_SHARE:.0%} of its {load[0]} × {load[1]}",
+        answers=len(latencies.sorted_s),
+        samples={label: [value] for label, value in shown.items()},
+    )
+
+
+def _generator_row(bare: Contender, load: tuple[int, int]) -> Row:
+    shares = [tally.generator_share for tally in bare.tallies[load]]
+    limits = [tally.per_s / tally.generator_share for tally in bare.tallies[load]]
+    return Row(
+        key="get.generator",
+        what="the generator itself",
+        figure=f"busy {median(shares):.0%} of the time with bare; could do about {rate(limits)}",
+        answers=bare.answers(load),
+        samples={"share": shares, "limit": limits},
+    )
+
+
+# --- list and register --------------------------------------------------------------------------
+
+
+def measure_list(plan: Plan) -> Iterator[Row]:
+    """Measure the listing of 100 entries."""
+    loads = ((1, 1), (CONNECTIONS, 8))
+    names = [f"backend-{number:03d}" for number in range(100)]
+    requests = Same(wire.call("list"))
+    with contextlib.ExitStack() as stack:
+        ours = stack.enter_context(servers.registry(plan.folder / "list-ours"))
+        children = {OURS: ours}
+        if plan.rust:
+            rust = servers.rust(plan.folder / "list-rust", plan.rust)
+            children[RUST] = stack.enter_context(rust)
+        for child in children.values():
+            register_all(child, names)
+        contenders = {name: _enter(stack, child) for name, child in children.items()}
+        _take_turns(plan, contenders, loads, lambda load: requests)
+    if RUST not in contenders:
+        for load in loads:
+            yield Row(
+                key=f"list.ours.{load[0]}x{load[1]}",
+                what=f"list of 100 entries, {load[0]} × {load[1]}",
+                figure=rate(contenders[OURS].rates(load)),
+                answers=contenders[OURS].answers(load),
+                samples={OURS: contenders[OURS].rates(load)},
+            )
+    yield from _rust_rows(plan, contenders, loads, "list of 100 entries")
+    yield _processor_row(contenders, loads, "list")
+
+
+def measure_register(plan: Plan) -> Iterator[Row]:
+    """Measure durable registrations of new names."""
+    loads = ((1, 1), (CONNECTIONS, 4))
+    with contextlib.ExitStack() as stack:
+        ours = stack.enter_context(servers.registry(plan.folder / "register-ours"))
+        children = {OURS: ours}
+        if plan.rust:
+            rust = servers.rust(plan.folder / "register-rust", plan.rust)
+            children[RUST] = stack.enter_context(rust)
+            folder = plan.folder / "register-rust-wal"
+            _make_wal(folder, plan.rust)
+            children[RUST_WAL] = stack.enter_context(servers.rust(folder, plan.rust))
+        contenders = {
+            name: _enter(stack, child, is_checked=True) for name, child in children.items()
+        }
+
+        def requests(load: tuple[int, int]) -> Each:
+            per_s = 10_000 if load == (1, 1) else 30_000
+            return Each(
+                register_frame(name)
+                for name in itertools.islice(_names, 1000 + int(plan.seconds * per_s))
+            )
+
+        _take_turns(plan, contenders, loads, requests, warm_up_s=0)
+    yield from _rust_rows(plan, contenders, loads, "register, durable", ", each as it comes")
+    yield _processor_row(contenders, loads, "register")
+    for name, contender in contenders.items():
+        for load in loads:
+            yield Row(
+                key=f"register.{name.replace(' ', '-')}.{load[0]}x{load[1]}",
+                what=f"register, {load[0]} × {load[1]}, {name}",
+                figure=f"{rate(contender.rates(load))}; {_DURABILITY[name]};"
+                f" refused {contender.failed(load)} of {contender.answers(load):,}",
+                answers=contender.answers(load),
+                samples={name: contender.rates(load)},
+            )
+
+
+_DURABILITY = {
+    OURS: "WAL, synchronous=FULL, group commit",
+    RUST: "rollback journal, synchronous=FULL, a transaction for each",
+    RUST_WAL: "WAL set from outside, synchronous=FULL, a transaction for each",
+}
+
+
+def _make_wal(folder: Path, program: Path) -> None:
+    """Have the Rust program make its database, and switch that to a write-ahead log."""
+    with servers.rust(folder, program):
+        pass
+    with contextlib.closing(sqlite3.connect(folder / "registry.db")) as connection:
+        connection.execute("PRAGMA journal_mode = WAL")
