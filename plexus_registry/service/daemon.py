@@ -16,7 +16,8 @@ from functools import partial
 
 from plexus_registry import __version__
 from plexus_registry.config.settings import Settings
-from plexus_registry.errors import ConfigError, StoreCorrupt, StoreTooNew
+from plexus_registry.errors import ConfigError, StoreCorrupt, StoreTooNew, word
+from plexus_registry.server.addresses import label_of
 from plexus_registry.service import systemd
 from plexus_registry.service.service import Service
 from plexus_registry.service.supervision import Supervision
@@ -55,7 +56,10 @@ def run(
     notifier = systemd.Notifier(environ)
     sockets: list[socket.socket] = []
     try:
-        sockets += [passed.socket for passed in systemd.take_sockets(environ)]
+        for passed in systemd.take_sockets(environ):
+            sockets.append(passed.socket)
+            address = label_of(passed.socket.getsockname())
+            logger.info("socket passed name=%s address=%s", word(passed.name), address)
         watchdog_interval_s = systemd.watchdog_interval_s(environ)
         settings = load_settings()
         asyncio.run(_serve(settings, sockets, notifier, watchdog_interval_s, on_ready))

@@ -99,7 +99,7 @@ class NativeJournalHandler(logging.Handler):
                 CODE_FUNC=record.funcName,
                 **fields,
             )
-        except OSError:
+        except Exception:  # whoever logs must not pay for it
             self.handleError(record)
 
 

@@ -14,7 +14,9 @@ from plexus_registry.service.systemd import Notifier
 
 STATUS_INTERVAL_S = 10.0
 EXTENSION_S = 30.0
-"""How much more time a start is given, again and again, as long as the database is opened."""
+"""How much more time a start is given, again and again, while the database is opened."""
+EXTENSIONS_MAX = 60
+"""After so many, ten minutes in all, the database does not take long: it hangs."""
 
 
 class Supervision:
@@ -35,10 +37,12 @@ class Supervision:
         self._loop = asyncio.get_running_loop()
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._is_probing = False
+        self._extensions = 0
 
     def starting(self) -> None:
         """Ask for patience while the database is opened, which may mean to migrate it."""
-        if self._service.phase == OPENING:
+        if self._service.phase == OPENING and self._extensions < EXTENSIONS_MAX:
+            self._extensions += 1
             self._notifier.status(f"{OPENING} {self._service.settings.database}")
             self._notifier.extend_timeout(EXTENSION_S)
         self._again("starting", EXTENSION_S / 3, self.starting)

@@ -26,10 +26,10 @@ def commands() -> list[str]:
 def test_readme_for_operators_works_as_typed(
     base: Path, boot: Boot, packages: Packages, figure: Figure
 ) -> None:
-    """Install, declare, reload, read logs, open to a network, back up, restore, remove, purge."""
+    """Install, declare, reload, read logs, open, back up, restore, upgrade, remove, purge."""
     with boot(base) as machine:
         registry = Registry(machine)
-        machine.run("rm", f"/srv/{packages.new.name}").check()
+        machine.sh(f"mkdir /srv/newer && mv /srv/{packages.new.name} /srv/newer").check()
 
         def is_declared() -> None:
             assert registry.port_of("prod") == 4444
@@ -48,6 +48,13 @@ def test_readme_for_operators_works_as_typed(
         def is_restored() -> None:
             assert registry.port_of("before-backup") == 4444
             assert registry.port_of("after-backup") is None
+            machine.sh("rm /srv/*.deb && mv /srv/newer/*.deb /srv").check()
+            checks["apt install"] = is_upgraded
+
+        def is_upgraded() -> None:
+            version = machine.run("dpkg-query", "-Wf${Version}", "plexus-registry").check().stdout
+            assert f"_{version}_" in packages.new.name
+            assert registry.port_of("before-backup") == 4444
 
         def is_kept() -> None:
             assert (machine.root / STATE.lstrip("/") / "registry.db").exists()
