@@ -16,13 +16,15 @@ from plexus_registry.config.sources import resolve
 
 HOME = Path("/home/me")
 TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1)
+# A path that is accepted ends in a file name.
+FILE = TEXT.map(lambda text: f"{text}/x")
 ARGUMENTS = st.fixed_dictionaries(
     {},
     optional={
         "host": st.sampled_from(["::1", "localhost"]),
         "port": st.integers(0, 65535).map(str),
-        "database": TEXT.map(lambda text: f"/{text}"),
-        "config": TEXT,
+        "database": st.one_of(FILE, TEXT.map(lambda text: f"/x{text}x")),
+        "config": st.one_of(FILE, TEXT.map(lambda text: f"{text}x")),
         "log_level": st.sampled_from(["warn", "debug"]),
         "backends": st.lists(st.sampled_from(["é=ws://h:1", '"=wss://[::1]:2'])),
         "auto_register": st.sampled_from(["none", 'a"=ws://h:1']),
