@@ -3,15 +3,23 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from plexus_registry.config.settings import Settings
 from support.conversation import Conversation, conversation
 from support.serving import Served, serving
+
+# The same examples in every run, so that a run that fails fails again. To look for new ones:
+# HYPOTHESIS_PROFILE=search.
+hypothesis.settings.register_profile("repeatable", derandomize=True, database=None, deadline=None)
+hypothesis.settings.register_profile("search", deadline=None)
+hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))
 
 
 @pytest.fixture(autouse=True)
