@@ -11,7 +11,7 @@ import logging
 from collections.abc import Collection, Sequence
 
 from plexus_registry import messages
-from plexus_registry.backend import Backend, Change, Remove
+from plexus_registry.backend import Backend, Remove
 from plexus_registry.errors import ConfigError, StoreError, word
 from plexus_registry.messages import fields
 from plexus_registry.rules import (
@@ -19,7 +19,7 @@ from plexus_registry.rules import (
     BackendDeregistered,
     BackendRegistered,
     BackendUpdated,
-    Event,
+    Decision,
     Failed,
     Pinged,
     Reloaded,
@@ -31,24 +31,16 @@ LOGGED_FAULTS_MAX = 20
 LOGGED_DECLARATIONS_MAX = 100
 
 
-def log_event(
-    event: Event,
-    changes: Sequence[Change],
-    *,
-    is_refresh: bool,
-    peer: str,
-    declared: Collection[str],
-) -> None:
+def log_decision(decision: Decision, *, peer: str, declared: Collection[str]) -> None:
     """Log what a request came to.
 
     Args:
-        event: Its answer.
-        changes: What was written for it.
-        is_refresh: Only times were written.
+        decision: What was written for it, and its answer.
         peer: Who asked.
         declared: Names that files or environment declare.
     """
-    level = logging.INFO if changes and not is_refresh else logging.DEBUG
+    event = decision.event
+    level = logging.INFO if decision.changes and not decision.is_refresh else logging.DEBUG
     shown_peer = word(peer)
     match event:
         case BackendRegistered(backend):
@@ -67,7 +59,7 @@ def log_event(
                 extra=fields(messages.BACKEND_DEREGISTERED, backend=name, peer=peer),
             )
         case Reloaded():
-            _log_declared(changes, peer)
+            _log_declared(decision, peer)
             logger.info(
                 "declared backends applied added=%d updated=%d removed=%d unchanged=%d peer=%s",
                 event.count,
@@ -90,18 +82,18 @@ def log_event(
             raise AssertionError(f"unknown event: {event}")
 
 
-def _log_declared(changes: Sequence[Change], peer: str) -> None:
+def _log_declared(decision: Decision, peer: str) -> None:
     """Log what a reload did to each backend, as far as a person would read."""
-    for change in changes[:LOGGED_DECLARATIONS_MAX]:
+    for change in decision.changes[:LOGGED_DECLARATIONS_MAX]:
         if isinstance(change, Remove):
             _log_end(messages.BACKEND_DELETED, "no longer declared", change.name, peer)
-        elif change.backend.created_at == change.backend.updated_at:
+        elif change.name in decision.added:
             _log_entry(logging.INFO, messages.BACKEND_REGISTERED, "declared", change.backend, peer)
         else:
             _log_entry(
                 logging.INFO, messages.BACKEND_UPDATED, "declared anew", change.backend, peer
             )
-    unseen = len(changes) - LOGGED_DECLARATIONS_MAX
+    unseen = len(decision.changes) - LOGGED_DECLARATIONS_MAX
     if unseen > 0:
         logger.info("backends declared or no longer declared: %d more", unseen)
 

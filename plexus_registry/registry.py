@@ -26,7 +26,7 @@ from plexus_registry.catalog import Catalog, Overlay
 from plexus_registry.errors import ConfigError, StoreError, StoreRejected
 from plexus_registry.eventlog import (
     log_commit_failed,
-    log_event,
+    log_decision,
     log_file_missing,
     log_overruled,
     log_reload_failed,
@@ -261,13 +261,7 @@ class Registry:
         for submission in group:
             assert submission.decision is not None
             event = submission.decision.event
-            log_event(
-                event,
-                submission.decision.changes,
-                is_refresh=submission.decision.is_refresh,
-                peer=submission.peer,
-                declared=self._declared,
-            )
+            log_decision(submission.decision, peer=submission.peer, declared=self._declared)
             if isinstance(event, Reloaded):
                 log_overruled(self._overruled())
             _call(submission.reply, event)

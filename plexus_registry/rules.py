@@ -150,11 +150,13 @@ class Decision:
         event: The answer, true once the changes are on disk.
         changes: What has to be written first; empty if nothing changes.
         is_refresh: Only times are written: the entry says what it said before.
+        added: Names that a `Declare` adds; what else it puts was there before.
     """
 
     event: Event
     changes: tuple[Change, ...] = ()
     is_refresh: bool = False
+    added: frozenset[str] = frozenset()
 
 
 # --- rules --------------------------------------------------------------------------------------
@@ -318,10 +320,12 @@ def _declare(view: View, request: Declare, now: int, new_id: NewId) -> Decision:
     declared = {name: (Source.FILE, entry) for name, entry in (request.file or {}).items()}
     declared |= {name: (Source.ENV, entry) for name, entry in request.env.items()}
     changes: list[Change] = []
+    added: set[str] = set()
     updated = unchanged = 0
     for name, (source, declaration) in declared.items():
         held = view.get(name)
         if held is None:
+            added.add(name)
             changes.append(Put(_new_entry(declaration, source, now, new_id)))
             continue
         if held.source is Source.MANUAL:
@@ -331,13 +335,12 @@ def _declare(view: View, request: Declare, now: int, new_id: NewId) -> Decision:
         else:
             updated += 1
             changes.append(Put(_declared_entry(held, declaration, source, now)))
-    added = len(changes) - updated
     follows = {Source.ENV} if request.file is None else {Source.ENV, Source.FILE}
     undeclared = [held for held in _entries_of(view, follows) if held.name not in declared]
     removals = [Remove(held.name) for held in undeclared if _may_go(held, request.removable)]
     unchanged += len(undeclared) - len(removals)
-    event = Reloaded(count=added, updated=updated, removed=len(removals), unchanged=unchanged)
-    return Decision(event, (*changes, *removals))
+    event = Reloaded(count=len(added), updated=updated, removed=len(removals), unchanged=unchanged)
+    return Decision(event, (*changes, *removals), added=frozenset(added))
 
 
 def _declared_entry(held: Backend, declaration: Declaration, source: Source, now: int) -> Backend:

@@ -763,6 +763,18 @@ def test_the_log_tells_what_a_reload_did_to_each_backend(log: pytest.LogCaptureF
     ]
 
 
+def test_the_log_tells_a_change_from_an_addition_within_one_second(
+    log: pytest.LogCaptureFixture,
+) -> None:
+    """What was declared in the same second is declared anew all the same."""
+    desk = Desk()
+    for port in (1, 2):
+        desk.registry.follow(declares("a", port=port), desk.answers.append)
+        desk.run()
+    verbs = [line.split(" name=")[0] for line in log.messages if " name=a " in line]
+    assert verbs == ["backend declared", "backend declared anew"]
+
+
 def test_the_log_of_a_large_reload_is_bounded(log: pytest.LogCaptureFixture) -> None:
     """Nobody reads a line for each of thousands of backends."""
     desk = Desk()

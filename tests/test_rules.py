@@ -438,6 +438,7 @@ def test_declarations_are_added_changed_and_removed() -> None:
             ),
             Remove("gone"),
         ),
+        added=frozenset({"new"}),
     )
 
 
