@@ -22,6 +22,8 @@ DEBOUNCE_S = 0.2
 MAX_DEBOUNCES = 5
 """After so many times the debounce, files that still change are reported as they are."""
 
+INOTIFY = "inotify"
+POLL = "poll"
 POLL_INTERVAL_S = 30.0
 _MAX_ROUNDS = 10
 
@@ -41,7 +43,8 @@ class Watch:
 
     Args:
         path: The main file.
-        on_change: Called in the event loop when declared files may have changed.
+        on_change: Called in the event loop when declared files may have changed, with what told
+            so: `INOTIFY` or `POLL`.
         loop: The event loop, from whose thread all calls come.
         debounce_s: How long the files have to stand still before a change is reported.
         poll_interval_s: See above.
@@ -50,7 +53,7 @@ class Watch:
     def __init__(
         self,
         path: Path,
-        on_change: Callable[[], None],
+        on_change: Callable[[str], None],
         *,
         loop: asyncio.AbstractEventLoop,
         debounce_s: float = DEBOUNCE_S,
@@ -142,24 +145,27 @@ class Watch:
 
     def _listen(self) -> None:
         if self._inotify is not None:
-            self._loop.add_reader(self._inotify.fileno(), self._begin_burst)
+            self._loop.add_reader(self._inotify.fileno(), self._begin_burst, INOTIFY)
 
-    def _begin_burst(self) -> None:
+    def _begin_burst(self, cause: str) -> None:
         if self._inotify is not None:
             self._loop.remove_reader(self._inotify.fileno())
         self._burst_ends_at = self._loop.time() + MAX_DEBOUNCES * self._debounce_s
         self._seen = self._look()
-        self._burst_timer = self._loop.call_later(self._debounce_s, self._continue_burst)
+        self._continue_later(cause)
 
-    def _continue_burst(self) -> None:
+    def _continue_later(self, cause: str) -> None:
+        self._burst_timer = self._loop.call_later(self._debounce_s, self._continue_burst, cause)
+
+    def _continue_burst(self, cause: str) -> None:
         now = self._look()
         if now != self._seen and self._loop.time() < self._burst_ends_at:
             self._seen = now
-            self._burst_timer = self._loop.call_later(self._debounce_s, self._continue_burst)
+            self._continue_later(cause)
             return
         self._burst_timer = None
         self._listen()
-        self._report_if_changed(now)
+        self._report_if_changed(now, cause)
 
     def _look(self) -> chain.Signature:
         """Take the waiting events, watch what has to be watched now, then look at the files."""
@@ -168,10 +174,10 @@ class Watch:
             self._arm()
         return chain.signature(self._path)
 
-    def _report_if_changed(self, now: chain.Signature) -> None:
+    def _report_if_changed(self, now: chain.Signature, cause: str) -> None:
         if now != self._reported or self._has_overflowed or not self._is_settled:
             self._note_reported(now)
-            self._on_change()
+            self._on_change(cause)
 
     def _note_reported(self, files: chain.Signature) -> None:
         """Note that whoever reads the files from now on finds what *files* shows, or newer."""
@@ -184,9 +190,9 @@ class Watch:
         if self._burst_timer is not None:
             return
         if self._inotify is not None:
-            self._begin_burst()
+            self._begin_burst(POLL)
             return
         self._arm()
         self._note_reported(chain.signature(self._path))
         self._listen()
-        self._on_change()
+        self._on_change(POLL)

@@ -223,8 +223,8 @@ class Service:
             return
         await self._expect(partial(self._registry.submit, AutoRegister(wanted), peer="start"))
 
-    def _files_changed(self) -> None:
-        self.start_reload(peer="inotify", explicit=False)
+    def _files_changed(self, cause: str) -> None:
+        self.start_reload(peer=cause, explicit=False)
 
     def _reload_begins(self) -> None:
         self.on_reload()

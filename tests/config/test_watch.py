@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from plexus_registry.config.chain import is_settled, signature
-from plexus_registry.config.watch import MAX_DEBOUNCES, Watch
+from plexus_registry.config.watch import INOTIFY, MAX_DEBOUNCES, POLL, Watch
 from support.timing import TIMEOUT_S
 
 DEBOUNCE_S = 0.06
@@ -26,11 +26,13 @@ class Changes:
 
     def __init__(self) -> None:
         self.count = 0
+        self.causes: set[str] = set()
         self._has_changed = asyncio.Event()
 
-    def note(self) -> None:
+    def note(self, cause: str) -> None:
         """Be the on_change."""
         self.count += 1
+        self.causes.add(cause)
         self._has_changed.set()
 
     async def next(self) -> None:
@@ -474,6 +476,19 @@ def test_poll_notices_what_inotify_does_not_tell(path: Path) -> None:
         async with watching(path, poll_interval_s=0.1) as changes:
             other.write_text("1")
             await changes.next()
+        assert changes.causes == {POLL}
+
+    run(scenario)
+
+
+def test_a_saved_file_is_told_by_inotify(path: Path) -> None:
+    """Whoever reads the log sees what works."""
+
+    async def scenario() -> None:
+        async with watching(path) as changes:
+            path.write_text("1")
+            await changes.next()
+        assert changes.causes == {INOTIFY}
 
     run(scenario)
 
@@ -505,8 +520,8 @@ def test_stop_in_on_change_ends_the_watch(path: Path) -> None:
         before = open_descriptors()
         changes = Changes()
 
-        def stop() -> None:
-            changes.note()
+        def stop(cause: str) -> None:
+            changes.note(cause)
             watch.stop()
 
         loop = asyncio.get_running_loop()

@@ -30,8 +30,8 @@ class Limit:
 
 async def main():
     changed = asyncio.Event()
-    watch = Watch(PATH, changed.set, loop=asyncio.get_running_loop(), debounce_s=0.05,
-                  poll_interval_s=0.1)
+    watch = Watch(PATH, lambda cause: changed.set(), loop=asyncio.get_running_loop(),
+                  debounce_s=0.05, poll_interval_s=0.1)
     before = len(os.listdir("/proc/self/fd"))
     await scenario(watch, changed)
     watch.stop()
