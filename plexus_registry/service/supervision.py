@@ -38,6 +38,7 @@ class Supervision:
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._is_probing = False
         self._extensions = 0
+        self._reloads = 0
 
     def starting(self) -> None:
         """Ask for patience while the database is opened, which may mean to migrate it."""
@@ -69,11 +70,15 @@ class Supervision:
             self._cancel(name)
 
     def _reload_begins(self) -> None:
+        self._reloads += 1
         self._notifier.reloading(time.monotonic_ns() // 1000)
 
     def _reload_ends(self) -> None:
-        # Also after a failure: RELOADING=1 must always be followed by READY=1.
-        self._notifier.ready()
+        # Also after a failure: RELOADING=1 must always be followed by READY=1. One reload's files
+        # may be read while another's changes are written: ready is who has finished both.
+        self._reloads -= 1
+        if not self._reloads:
+            self._notifier.ready()
         self._show_status()
 
     def _show_status(self) -> None:

@@ -185,6 +185,28 @@ def test_failed_reload_is_ready_again_and_says_what_failed(
             client.expect_silence()
 
 
+def test_overlapping_reloads_are_ready_once_both_are_done(
+    tmp_path: Path, config: Path, manager: Notifications
+) -> None:
+    """READY=1 of the first must not be taken for that of the second, which is still at work."""
+    database = tmp_path / "registry.db"
+    arguments = ["--db-path", str(database)]
+    with daemon(tmp_path, arguments, environ_of(tmp_path, manager)) as running:
+        manager.receive_until(is_ready)
+        with contextlib.closing(sqlite3.connect(database, isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")  # the first cannot be written until the end of this
+            save(config, SOUND + SOUND.replace('"a"', '"b"'))
+            manager.receive_until(lambda message: message.startswith("RELOADING=1\n"))
+            running.send(signal.SIGHUP)
+            assert manager.receive().startswith("RELOADING=1\n")
+            assert manager.pending(SILENCE_S / 4) == []
+        messages = manager.receive_until(is_ready)
+        messages += manager.pending(SILENCE_S / 4)
+
+        assert [message for message in messages if is_ready(message)] == ["READY=1"]
+        assert "; last reload " in messages[-1]
+
+
 # --- stop -----------------------------------------------------------------------------------------
 
 
