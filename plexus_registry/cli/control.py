@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import logging
 import os
 import sys
 from collections.abc import Callable, Coroutine
@@ -20,6 +21,7 @@ from plexus_registry.client import address
 from plexus_registry.client.connection import DEFAULT_TIMEOUT_S, Connection
 from plexus_registry.config import sources
 from plexus_registry.errors import PlexusRegistryError
+from plexus_registry.service import log
 
 PROGRAM = "plexus-registryctl"
 
@@ -84,7 +86,7 @@ def reload_(target: _Target) -> None:
     # The Rust program tells the first only.
     words = {"count": "added"} | {word: word for word in ("updated", "removed", "unchanged")}
     told = [f"{event[key]} {word}" for key, word in words.items() if key in event]
-    click.echo(f"reloaded: {', '.join(told)}")
+    _tell(f"reloaded: {', '.join(told)}")
 
 
 @command.command()
@@ -111,7 +113,16 @@ def backup(file: Path, database: Path | None) -> None:
         if not os.path.exists(database):  # False also where its directory may not be entered
             database = sources.resolve({}, os.environ, _home()).settings.database
     copy(database, file)
-    click.echo(f"{file}: copy of {database}, checked")
+    _tell(f"{file}: copy of {database}, checked")
+
+
+def _tell(text: str) -> None:
+    click.echo(log.priority_prefix(logging.INFO, sys.stdout, os.environ) + text)
+
+
+def _complain(text: str) -> None:
+    prefix = log.priority_prefix(logging.ERROR, sys.stderr, os.environ)
+    print(f"{prefix}{PROGRAM}: {text}", file=sys.stderr)
 
 
 def _home() -> Path:
@@ -128,11 +139,11 @@ def main() -> int:
     try:
         command.main(prog_name=PROGRAM, standalone_mode=False)
     except PlexusRegistryError as error:
-        print(f"{PROGRAM}: {error}", file=sys.stderr)
+        _complain(str(error))
         return status_of(error)
     except click.UsageError as error:
         problem = error.format_message().removesuffix(".")
-        print(f"{PROGRAM}: {problem}; see {PROGRAM} --help", file=sys.stderr)
+        _complain(f"{problem}; see {PROGRAM} --help")
         return Exit.USAGE
     except (click.Abort, KeyboardInterrupt):
         return Exit.SOFTWARE
@@ -140,7 +151,7 @@ def main() -> int:
         pass  # click's: whoever reads has read enough
     except OSError as error:
         place = error.filename or "standard output"
-        print(f"{PROGRAM}: {place}: {error.strerror}", file=sys.stderr)
+        _complain(f"{place}: {error.strerror}")
     else:
         return Exit.OK
     if sys.stdout is not None:

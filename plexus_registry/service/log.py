@@ -56,8 +56,18 @@ class JournalFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """Format the record, a traceback's lines included."""
-        prefix = f"<{priority_of(record.levelno)}>"
+        prefix = _prefix(record.levelno)
         return "\n".join(prefix + line for line in super().format(record).splitlines())
+
+
+def _prefix(level: int) -> str:
+    return f"<{priority_of(level)}>"
+
+
+def priority_prefix(level: int, stream: TextIO | None, environ: Mapping[str, str]) -> str:
+    """Return what a line written to *stream* has to start with: nothing but in the journal."""
+    is_journal = stream is not None and is_journal_stream(environ, stream.fileno())
+    return _prefix(level) if is_journal else ""
 
 
 def is_journal_stream(environ: Mapping[str, str], descriptor: int) -> bool:

@@ -84,6 +84,29 @@ def test_without_the_journals_library_every_line_keeps_its_priority(registry: Re
     assert last > first + 3
     assert {entry["PRIORITY"] for entry in entries[first : last + 1]} == {"2"}
 
+    # One that is needed so early that nothing could say what became of the log.
+    run("mv", f"{library}.gone", library).check()
+    since = entries[-1]["__REALTIME_TIMESTAMP"]
+    run("sh", "-c", "mv /usr/lib/python3/dist-packages/msgspec /root").check()
+    assert registry.systemctl("restart", SERVICE).status != 0
+    entries = [entry for entry in registry.journal() if entry["_PID"] != "1"]
+    words = [entry for entry in entries if entry["__REALTIME_TIMESTAMP"] > since]
+    assert any("No module named 'msgspec'" in entry["MESSAGE"] for entry in words)
+    assert {entry["PRIORITY"] for entry in words} == {"3"}
+
+
+def test_outcome_of_a_reload_has_the_priority_that_it_deserves(registry: Registry) -> None:
+    """What `systemctl reload` ran says in the journal what came of it, as news or as an error."""
+    _fail_a_reload(registry)
+    told = [
+        (entry["PRIORITY"], entry["MESSAGE"])
+        for entry in registry.journal()
+        if entry["SYSLOG_IDENTIFIER"] == "plexus-registryctl"
+    ]
+    assert [priority for priority, _ in told] == ["6", "3"]
+    assert told[0][1].startswith("reloaded: ")
+    assert told[1][1].startswith("plexus-registryctl: ")
+
 
 def _fail_a_reload(registry: Registry) -> None:
     registry.declare(kept=4001)

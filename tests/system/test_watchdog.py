@@ -50,7 +50,10 @@ def test_hanging_writer_is_noticed_though_the_event_loop_lives(
     assert registry.port_of("kept") == 4444
     registry.register("after")
     # What was hanging is said by the traceback of the one that ended.
-    assert any("Fatal Python error: Aborted" in text for text in registry.messages())
+    words = [entry for entry in registry.journal() if "Fatal Python error" in entry["MESSAGE"]]
+    assert [(entry["MESSAGE"], entry["PRIORITY"]) for entry in words] == [
+        ("Fatal Python error: Aborted", "3")
+    ]
 
 
 def _watch_closely(registry: Registry) -> None:
