@@ -39,6 +39,7 @@ def test_installed_package_passes(machine: Machine, source: str, name: str, figu
         user=TESTER,
         timeout_s=1200,
     ).check()
+    assert result.stderr == ""  # which autopkgtest takes for a failure
     counted = re.findall(r"\b(\d+ passed\b.*) in ([\d.]+)s", result.stdout)
     figure(f"debian/tests/{name}", " in ".join(counted[-1]) + " s" if counted else "passed")
 

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 from system.machine import Boot
-from system.packages import Packages
+from system.packages import BUILD_AS_DOCUMENTED, ROOT, Packages
 from system.registry import BACKENDS, CONFIGURATION, SERVICE, SOCKET, STATE, Figure, Registry
 
 
@@ -21,6 +21,14 @@ def test_package_builds_with_its_tests_and_lintian_is_silent(
     hints = re.findall(r"^[EWIPX]: plexus-registry[^:]*: .*$", packages.log, re.MULTILINE)
     assert [hint for hint in hints if hint.startswith(("E", "W"))] == []
     figure("hints of lintian", "; ".join(hints) or "none, informational and pedantic included")
+
+
+def test_the_documented_command_builds_the_same_package(packages: Packages) -> None:
+    """The README's dpkg-buildpackage gives the very same file: builds are reproducible."""
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert f"`{BUILD_AS_DOCUMENTED}`" in readme
+    assert packages.again.name == packages.old.name
+    assert packages.again.read_bytes() == packages.old.read_bytes()
 
 
 def test_install_makes_a_running_service(
