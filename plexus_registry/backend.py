@@ -33,6 +33,8 @@ ACCEPTED_URL = "ws://HOST:PORT or wss://HOST:PORT"
 
 # RFC 1123, section 2.1, with the underscore that container networks use in names.
 _DNS_LABEL = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)", re.ASCII)
+_OCTET = "(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
+_IPV4 = re.compile(rf"{_OCTET}(?:\.{_OCTET}){{3}}", re.ASCII)
 # RFC 6874, section 2, without escapes; the operating system bounds it far lower.
 _ZONE = re.compile(r"[A-Za-z0-9._~-]{1,64}", re.ASCII)
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
@@ -158,9 +160,9 @@ def check_name(value: object) -> str:
     if (
         not isinstance(value, str)
         or not 1 <= len(value) <= NAME_MAX_CHARACTERS
-        or not value.isprintable()
+        or not value.isprintable()  # of white space, only the space is
+        or " " in value
         or "/" in value
-        or any(character.isspace() for character in value)
     ):
         raise InvalidValue("name", value, ACCEPTED_NAME)
     return value
@@ -174,6 +176,8 @@ def check_host(value: object) -> str:
     """
     if not isinstance(value, str):
         raise InvalidValue("host", value, ACCEPTED_HOST)
+    if _IPV4.fullmatch(value):  # most are; the slow way comes to the same
+        return value
     bracketed = value.startswith("[") and value.endswith("]")
     host = value[1:-1] if bracketed else value
     if ":" in host or bracketed:

@@ -180,6 +180,8 @@ def read_routed(
             value = params.get(parameter.name)
             if value is not None:
                 values.append(_convert(parameter, value))
+            elif not parameter.required:
+                values.append(parameter.default)
             else:
                 values.append(_read(parameter, parameter.name, params))
         return values
