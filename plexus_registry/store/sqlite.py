@@ -19,7 +19,7 @@ from typing import Any, Self, get_args
 import msgspec
 
 from plexus_registry import backend as fields
-from plexus_registry.backend import Backend, Change, Put, Source
+from plexus_registry.backend import Backend, Change, Put, Remove, Source
 from plexus_registry.errors import (
     InvalidValue,
     StoreInUse,
@@ -47,19 +47,28 @@ SKIPPED_MAX_LINES = 20
 COLUMNS = Backend.__struct_fields__
 _SELECT = f"SELECT {', '.join(COLUMNS)}, rowid FROM backends ORDER BY rowid"
 _SELECT_ONE = f"SELECT {', '.join(COLUMNS)} FROM backends WHERE name = ?"
-_UPSERT = (
-    f"INSERT INTO backends ({', '.join(COLUMNS)}) VALUES ({', '.join('?' * len(COLUMNS))})"
-    " ON CONFLICT (name) DO UPDATE SET "
-    + ", ".join(f"{column} = excluded.{column}" for column in COLUMNS if column != "name")
-)
-# An UPDATE that names `id` writes its index anew even if the value is the same: one page more in
-# every commit. Most changes (a ping) keep the id, so they go without.
-_UPDATE = (
-    f"UPDATE backends SET {', '.join(f'{column} = ?' for column in COLUMNS[2:])}"
-    " WHERE id = ? AND name = ?"
-)
 _DELETE = "DELETE FROM backends WHERE name = ?"
-_STATEMENTS = (_SELECT, _SELECT_ONE, _UPSERT, _UPDATE, _DELETE)
+
+
+def _put_rows(count: int) -> str:
+    """Return the statement that inserts so many rows, or updates those whose names are known.
+
+    An update that names `id` would write its index anew even if the value is the same: one page
+    more in every commit. So it leaves out rows whose id differs, and `rowcount` tells.
+    """
+    row = f"({', '.join('?' * len(COLUMNS))})"
+    changed = ", ".join(f"{column} = excluded.{column}" for column in COLUMNS[2:])
+    return (
+        f"INSERT INTO backends ({', '.join(COLUMNS)}) VALUES {', '.join([row] * count)}"
+        f" ON CONFLICT (name) DO UPDATE SET {changed} WHERE id = excluded.id"
+    )
+
+
+# Python lets go of its global lock in every execution, and gets it back only when the event loop
+# is kind enough: so as few as can be. 32 rows stay below 999 parameters, SQLite's old limit.
+_PUT = {count: _put_rows(count) for count in (32, 8, 1)}
+_UPDATE = f"UPDATE backends SET {', '.join(f'{column} = ?' for column in COLUMNS)} WHERE name = ?"
+_STATEMENTS = (_SELECT, _SELECT_ONE, *_PUT.values(), _UPDATE, _DELETE)
 
 
 def _stored_types(declared: Any) -> tuple[type, ...]:
@@ -178,10 +187,13 @@ class SqliteStore:
                     " was in use, nothing was written: restart to use the file that is there now"
                 )
             with transaction(connection):
-                for change in changes:
+                for change in changes if self._unreadable else ():
                     if change.name in self._unreadable and change.name not in replaced:
                         replaced[change.name] = _take(connection, change.name)
-                    self._write(connection, change)
+                for _, group in itertools.groupby(changes, type):
+                    alike = list(group)
+                    _put(connection, [one.backend for one in alike if isinstance(one, Put)])
+                    _remove(connection, [one.name for one in alike if isinstance(one, Remove)])
         for row in itertools.chain.from_iterable(replaced.values()):
             logger.warning("unreadable row replaced %s", _describe(row))
         if self._unreadable:
@@ -218,18 +230,49 @@ class SqliteStore:
             raise StoreUnavailable(f"database {self._path} is closed")
         return self._connection
 
-    def _write(self, connection: sqlite3.Connection, change: Change) -> None:
-        try:
-            if not isinstance(change, Put):
-                connection.execute(_DELETE, (change.name,))
-                return
-            row: _Row = msgspec.structs.astuple(change.backend)
-            if connection.execute(_UPDATE, row[2:] + row[:2]).rowcount == 0:
-                connection.execute(_UPSERT, row)
-        except VALUE_FAULTS as exc:
-            raise StoreRejected(
-                f"backend {quote(change.name)} cannot be written, nothing was: {exc}"
-            ) from exc
+
+# --- writing --------------------------------------------------------------------------------------
+
+
+def _put(connection: sqlite3.Connection, backends: Sequence[Backend]) -> None:
+    """Insert or update rows, in their order; they share executions as far as can be.
+
+    Raises:
+        StoreRejected: Naming the one that cannot be written.
+    """
+    start = 0
+    for count, statement in _PUT.items():
+        while len(backends) - start >= count:
+            rows = [msgspec.structs.astuple(one) for one in backends[start : start + count]]
+            start += count
+            try:
+                written = connection.execute(statement, [*itertools.chain(*rows)]).rowcount
+            except VALUE_FAULTS:
+                written = 0
+            if written != count:
+                for row in rows:
+                    _put_one(connection, row)
+
+
+def _put_one(connection: sqlite3.Connection, row: _Row) -> None:
+    with _naming(row[1]):
+        if connection.execute(_PUT[1], row).rowcount == 0:
+            connection.execute(_UPDATE, (*row, row[1]))
+
+
+def _remove(connection: sqlite3.Connection, names: Sequence[str]) -> None:
+    for name in names:
+        with _naming(name):
+            connection.execute(_DELETE, (name,))
+
+
+@contextlib.contextmanager
+def _naming(name: str) -> Iterator[None]:
+    """Say whose value it is that cannot be written."""
+    try:
+        yield
+    except VALUE_FAULTS as exc:
+        raise StoreRejected(f"backend {quote(name)} cannot be written, nothing was: {exc}") from exc
 
 
 # --- rows ---------------------------------------------------------------------------------------
