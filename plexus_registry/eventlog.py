@@ -41,7 +41,6 @@ def log_decision(decision: Decision, *, peer: str, declared: Collection[str]) ->
     """
     event = decision.event
     level = logging.INFO if decision.changes and not decision.is_refresh else logging.DEBUG
-    shown_peer = word(peer)
     match event:
         case BackendRegistered(backend):
             _log_entry(level, messages.BACKEND_REGISTERED, "registered", backend, peer)
@@ -55,7 +54,7 @@ def log_decision(decision: Decision, *, peer: str, declared: Collection[str]) ->
                 level,
                 "backend deregistered name=%s peer=%s",
                 word(name),
-                shown_peer,
+                word(peer),
                 extra=fields(messages.BACKEND_DEREGISTERED, backend=name, peer=peer),
             )
         case Reloaded():
@@ -66,18 +65,18 @@ def log_decision(decision: Decision, *, peer: str, declared: Collection[str]) ->
                 event.updated,
                 event.removed,
                 event.unchanged,
-                shown_peer,
+                word(peer),
                 extra=fields(messages.RELOADED, peer=peer),
             )
         case Pinged():
             logger.debug(
                 "backend pinged name=%s peer=%s",
                 word(event.name),
-                shown_peer,
+                word(peer),
                 extra=fields(backend=event.name, peer=peer),
             )
         case Failed():
-            logger.debug("request refused reason=%s peer=%s", event.message, shown_peer)
+            logger.debug("request refused reason=%s peer=%s", event.message, word(peer))
         case _:
             raise AssertionError(f"unknown event: {event}")
 

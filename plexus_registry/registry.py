@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import logging
 import time
-import uuid
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -31,6 +30,8 @@ from plexus_registry.eventlog import (
     log_overruled,
     log_reload_failed,
 )
+from plexus_registry.gathering import Gathering, Later
+from plexus_registry.ids import uuid7
 from plexus_registry.rules import (
     AutoRegister,
     Decision,
@@ -106,8 +107,9 @@ class Registry:
         commits: Runs the store's work.
         reads: Runs the reading of declarations.
         declarations: Reads what is declared.
+        later: Lets a commit wait for requests that would share it; None for no such waits.
         clock: Unix seconds, possibly with a fraction.
-        new_id: Makes the id of a new entry.
+        new_id: Makes the id of a new entry, a UUID.
 
     Attributes:
         catalog: The entries as they are on disk.
@@ -124,8 +126,9 @@ class Registry:
         commits: Offload,
         reads: Offload,
         declarations: Declarations,
+        later: Later | None = None,
         clock: Callable[[], float] = time.time,
-        new_id: Callable[[], str] = lambda: str(uuid.uuid4()),
+        new_id: Callable[[], str] = uuid7,
     ) -> None:
         self.catalog = catalog
         self.last_reload: ReloadReport | None = None
@@ -137,6 +140,7 @@ class Registry:
         self._offload_commit = commits
         self._offload_read = reads
         self._declarations = declarations
+        self._gathering = Gathering(later, self._work)
         self._clock = clock
         self._new_id = new_id
         self._queue: deque[_Submission] = deque()
@@ -164,7 +168,8 @@ class Registry:
             peer: Who asks, for the log.
         """
         self._queue.append(_Submission(request, reply, peer))
-        self._work()
+        if not self._gathering.holds(len(self._queue)):
+            self._work()
 
     def reload(self, reply: Reply, *, explicit: bool = True, peer: str = OURSELVES) -> None:
         """Read what is declared, whole, and follow it; all of it or nothing.
@@ -194,7 +199,8 @@ class Registry:
     def drain(self, on_idle: Callable[[], None]) -> None:
         """Call *on_idle* once, when everything that was asked so far is done."""
         self._on_idle = on_idle
-        self._check_idle()
+        self._gathering.close()
+        self._work()
 
     # --- groups -----------------------------------------------------------------------------------
 
@@ -221,7 +227,7 @@ class Registry:
             self._committing = True
             self._offload_commit(
                 partial(self._store.commit, changes),
-                partial(self._committed, group, changes),
+                partial(self._committed, group, changes, time.monotonic()),
             )
         else:
             self._answer(group)
@@ -241,13 +247,19 @@ class Registry:
             return Decision(Failed(f"{_FAILED[type(request)]}: internal error, see the log"))
 
     def _committed(
-        self, group: list[_Submission], changes: list[Change], outcome: Exception | None
+        self,
+        group: list[_Submission],
+        changes: list[Change],
+        began: float,
+        outcome: Exception | None,
     ) -> None:
         if outcome is None:
+            took_s, waiting = time.monotonic() - began, len(self._queue)
             self.commits += 1
             self.committed_requests += len(group)
             self.catalog.apply(changes)
             self._answer(group)
+            self._gathering.begin(answered=len(group), waiting=waiting, commit_s=took_s)
         elif isinstance(outcome, StoreRejected) and len(group) > 1:
             # One of them cannot be written: find out which, so that the others are not refused.
             self._queue.extendleft(reversed(group))
@@ -255,7 +267,8 @@ class Registry:
         else:
             self._refuse(group, outcome)
         self._committing = False
-        self._work()
+        if not self._gathering.holds(len(self._queue)):
+            self._work()
 
     def _answer(self, group: list[_Submission]) -> None:
         for submission in group:

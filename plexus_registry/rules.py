@@ -171,7 +171,7 @@ def decide(view: View, request: Request, *, now: int, new_id: NewId) -> Decision
         view: The entries as they will be when the request's turn comes.
         request: One of the request types of this module.
         now: Unix seconds.
-        new_id: Makes the id of an entry that did not exist (UUID, version 4).
+        new_id: Makes the id of an entry that did not exist (a UUID).
     """
     rule: Callable[[View, Any, int, NewId], Decision] = _RULES[type(request)]
     return rule(view, request, now, new_id)

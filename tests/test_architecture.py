@@ -23,12 +23,23 @@ CORE = (*FIELDS, "catalog", "rules", "registry")
 ARROWS: dict[str, tuple[str, ...]] = {
     "errors": (),
     "messages": (),
+    "ids": (),
+    "gathering": (),
     "backend": ("errors",),
     "catalog": FIELDS,
     "rules": (*FIELDS, "catalog"),
     "store.port": FIELDS,
     "eventlog": (*FIELDS, "messages", "catalog", "rules"),
-    "registry": (*FIELDS, "messages", "catalog", "rules", "eventlog", "store.port"),
+    "registry": (
+        *FIELDS,
+        "messages",
+        "ids",
+        "gathering",
+        "catalog",
+        "rules",
+        "eventlog",
+        "store.port",
+    ),
     "protocol": CORE,
     # Adapters: none imports another.
     "server": (*CORE, "protocol"),
@@ -55,6 +66,8 @@ ARROWS: dict[str, tuple[str, ...]] = {
 PURE = (
     "errors",
     "messages",
+    "ids",
+    "gathering",
     "backend",
     "catalog",
     "rules",

@@ -14,6 +14,7 @@ from plexus_registry.backend import Backend, Declaration, Put, Source
 from plexus_registry.catalog import Catalog
 from plexus_registry.errors import ConfigError, Fault, StoreError, StoreRejected
 from plexus_registry.eventlog import LOGGED_DECLARATIONS_MAX, LOGGED_FAULTS_MAX
+from plexus_registry.gathering import Later
 from plexus_registry.registry import (
     GROUP_MAX_REQUESTS,
     Offload,
@@ -73,6 +74,7 @@ class Desk:
         held: Entries that are there from the start.
         commits: Runs the store's work, if not `HeldOffload`.
         new_id: Makes ids.
+        later: Sets timers, if commits may wait for requests.
     """
 
     def __init__(
@@ -80,6 +82,7 @@ class Desk:
         *held: Backend,
         commits: Offload | None = None,
         new_id: Callable[[], str] | None = None,
+        later: Later | None = None,
     ) -> None:
         self.store = MemoryStore(held)
         self.commits = HeldOffload()
@@ -91,6 +94,7 @@ class Desk:
             commits=commits or self.commits,
             reads=self.reads,
             declarations=self.declared,
+            later=later,
             clock=lambda: 500.75,
             new_id=new_id or map(str, itertools.count(1)).__next__,
         )
@@ -249,6 +253,78 @@ def test_times_of_entries_are_whole_seconds(desk: Desk) -> None:
     held = desk.registry.catalog.get("dev")
     assert held
     assert held.created_at == desk.registry.now() == 500
+
+
+class SlowDisk:
+    """A disk of which every commit takes 20 ms, and timers that end when the test says so."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.timers: list[Callable[[], None]] = []
+        clock = itertools.count(step=0.02)
+        monkeypatch.setattr("plexus_registry.registry.time.monotonic", lambda: next(clock))
+
+    def later(self, delay_s: float, function: Callable[[], None]) -> SlowDisk:
+        """Keep what is to be called."""
+        self.timers.append(function)
+        return self
+
+    def cancel(self) -> None:
+        """Forget the last timer."""
+        self.timers.pop()
+
+
+@pytest.fixture
+def slow(monkeypatch: pytest.MonkeyPatch) -> SlowDisk:
+    """A slow disk."""
+    return SlowDisk(monkeypatch)
+
+
+def registers(*names: str) -> list[Register]:
+    """Return requests that change something."""
+    return [Register(name=name, host="h", port=1) for name in names]
+
+
+def test_clients_that_ask_again_share_the_next_commit_with_those_that_waited(
+    slow: SlowDisk,
+) -> None:
+    """On a slow disk it waits a little, and starts with the last that can be expected."""
+    desk = Desk(later=slow.later)
+    desk.ask_together(*registers("a", "b"))
+    desk.ask(*registers("c"))
+    desk.commits.release()
+    desk.ask(*registers("d"))
+    assert (len(desk.commits), len(slow.timers)) == (0, 1)
+    desk.ask(*registers("e"))
+    assert (len(desk.commits), len(slow.timers)) == (1, 0)
+    desk.run()
+    assert [len(group) for group in desk.store.groups] == [1, 2, 3]
+
+
+def test_clients_that_do_not_ask_again_hold_up_no_one_for_long(slow: SlowDisk) -> None:
+    """When the time is over, the commit starts with those that are there."""
+    desk = Desk(later=slow.later)
+    desk.ask_together(*registers("a", "b"))
+    desk.ask(*registers("c"))
+    desk.commits.release()
+    assert len(desk.commits) == 0
+    slow.timers.pop()()
+    assert len(desk.commits) == 1
+    desk.run()
+    assert [len(group) for group in desk.store.groups] == [1, 2, 1]
+
+
+def test_draining_does_not_wait_for_more_requests(slow: SlowDisk) -> None:
+    """What is there is committed at once."""
+    desk = Desk(later=slow.later)
+    desk.ask_together(*registers("a", "b"))
+    desk.ask(*registers("c"))
+    desk.commits.release()
+    idle: list[bool] = []
+    desk.registry.drain(lambda: idle.append(True))
+    assert (len(desk.commits), idle, slow.timers) == (1, [], [])
+    desk.run()
+    assert idle == [True]
+    assert len(desk.answers) == 3
 
 
 # --- failures -----------------------------------------------------------------------------------

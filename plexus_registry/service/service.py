@@ -118,6 +118,7 @@ class Service:
             commits=commits,
             reads=reads,
             declarations=reader,
+            later=loop.call_later,
         )
         self._registry.on_reload = self._reload_begins
         self._registry.on_reloaded = partial(self._reload_ends, reader)

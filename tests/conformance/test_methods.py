@@ -51,7 +51,7 @@ def test_c47_register_returns_the_new_entry(client: Conversation) -> None:
     """A new entry has a UUID, its defaults, three equal times, and no keys that are null."""
     backend = register(client)
     created = backend["created_at"]
-    assert uuid.UUID(backend["id"]).version == 4
+    assert uuid.UUID(backend["id"]).version == 7
     assert backend == {
         "id": backend["id"],
         **DEV,
