@@ -88,6 +88,15 @@ class Watch:
         self._listen()
         self._poll_timer = self._loop.call_later(self._poll_interval_s, self._poll)
 
+    def note_reading(self) -> None:
+        """Take note that the files are going to be read now, whoever asked for it.
+
+        Otherwise a change that is undone at once would look as if nothing had changed since the
+        last report, though what was read meanwhile is not what is there.
+        """
+        if self._poll_timer is not None:
+            self._note_reported(chain.signature(self._path))
+
     def stop(self) -> None:
         """End the watch; may be called at any time, any number of times."""
         for timer in (self._poll_timer, self._burst_timer):

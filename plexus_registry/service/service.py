@@ -120,7 +120,6 @@ class Service:
             declarations=reader,
             later=loop.call_later,
         )
-        self._registry.on_reload = self._reload_begins
         self._registry.on_reloaded = partial(self._reload_ends, reader)
         self._undo.push_async_callback(self._drain)
         self.phase = "applying what is declared"
@@ -128,6 +127,7 @@ class Service:
         watch = Watch(settings.config, self._files_changed, loop=loop)
         self._undo.callback(watch.stop)
         watch.start()
+        self._registry.on_reload = partial(self._reload_begins, watch)
         declared = await reads.run(partial(reader, False))
         if declared is not None:
             await self._expect(partial(self._registry.follow, declared, peer="start"))
@@ -227,7 +227,8 @@ class Service:
     def _files_changed(self, cause: str) -> None:
         self.start_reload(peer=cause, explicit=False)
 
-    def _reload_begins(self) -> None:
+    def _reload_begins(self, watch: Watch) -> None:
+        watch.note_reading()
         self.on_reload()
 
     def _reload_ends(self, reader: DeclarationReader, event: Event) -> None:

@@ -23,6 +23,7 @@ import pytest
 
 from plexus_registry.backend import Declaration
 from plexus_registry.config.settings import Settings
+from plexus_registry.config.watch import DEBOUNCE_S
 from plexus_registry.rules import Failed
 from plexus_registry.store.sqlite import SqliteStore
 from support.conversation import Conversation, conversation
@@ -236,6 +237,41 @@ def test_drop_ins_come_and_go(client: Conversation, config: Path) -> None:
     wait_for(client, "main", "a", "b")
     (drop_ins / "10-a.toml").unlink()
     wait_for(client, "main", "b")
+
+
+def test_drop_in_that_goes_right_after_a_reload_is_followed(
+    client: Conversation, config: Path
+) -> None:
+    """The files look as they did before, but what was read meanwhile is not what is there."""
+    declare(config, "main")
+    wait_for(client, "main")
+    drop_in = config.parent / "backends.d" / "extra.toml"
+    drop_in.parent.mkdir()
+    time.sleep(2 * DEBOUNCE_S)  # the directory's burst is over, a new one begins with the file
+    declare(drop_in, "extra")
+    assert reload(client) == reloaded(count=1, unchanged=1)
+    drop_in.unlink()
+    wait_for(client, "main")
+
+
+def test_fault_that_is_mended_right_after_a_failed_reload_is_forgotten(
+    client: Conversation, config: Path, served: Served
+) -> None:
+    """So that a status line does not tell of a fault that is no more."""
+    declare(config, "main")
+    wait_for(client, "main")
+    drop_in = config.parent / "backends.d" / "extra.toml"
+    drop_in.parent.mkdir()
+    time.sleep(2 * DEBOUNCE_S)
+    drop_in.write_text("[[backend]\n")
+    assert reload(client)["type"] == "error"
+    drop_in.unlink()
+
+    def is_sound() -> bool:
+        report = served.service.registry.last_reload
+        return report is not None and not isinstance(report.event, Failed)
+
+    wait_until(is_sound, "a reload without a fault")
 
 
 def test_files_of_others_change_nothing(
@@ -517,7 +553,7 @@ def test_file_that_vanishes_keeps_what_it_declared_until_it_is_back(
 def test_link_that_comes_to_dangle_keeps_what_was_declared(
     client: Conversation, config: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A link without a target is a file that vanished."""
+    """A link without a target is a fault, until the target is there again."""
     target = tmp_path / "elsewhere" / "x.toml"
     target.parent.mkdir()
     declare(target, "a")
@@ -525,9 +561,8 @@ def test_link_that_comes_to_dangle_keeps_what_was_declared(
     wait_for(client, "a")
 
     target.rename(tmp_path / "away.toml")
-    wait_until(
-        lambda: any("declared backends kept" in line for line in caplog.messages), "a warning"
-    )
+    fault = f"{config}: is a symbolic link to {target}, where the daemon sees no file"
+    wait_until(lambda: fault in faults_in(caplog.messages), "a fault")
     wait_for(client, "a")
     (tmp_path / "away.toml").rename(target)
     declare(target, "a", "b")
