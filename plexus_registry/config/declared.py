@@ -135,7 +135,11 @@ def read_declared(path: Path) -> Declared:
 
 
 def take(path: Path) -> Snapshot:
-    """Read the main file *path* and its drop-ins; a file that is not there is left out."""
+    """Read the main file *path* and its drop-ins.
+
+    A file that is not there is left out. A symbolic link to nothing is a fault: whoever made it
+    meant a file, which may be there for everyone but the daemon.
+    """
     taken: list[tuple[Path, bytes | Fault]] = []
     listed = [path]
     try:
@@ -152,6 +156,9 @@ def take(path: Path) -> Snapshot:
             continue
         if content is not None:
             taken.append((file, content))
+        elif file.is_symlink():
+            message = f"is a symbolic link to {os.readlink(file)}, where the daemon sees no file"
+            taken.append((file, Fault(str(file), 0, message)))
     return Snapshot(tuple(taken), _digest(taken))
 
 

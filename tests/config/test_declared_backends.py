@@ -49,12 +49,18 @@ def test_nothing_at_all_is_told_from_an_empty_file(main: Path) -> None:
     assert absent.digest != empty.digest
 
 
-def test_dangling_link_is_absent(main: Path) -> None:
-    """A link whose target is gone counts as no file."""
-    main.symlink_to("nowhere")
-    (main.parent / "backends.d" / "a.toml").symlink_to("nowhere")
+def test_dangling_link_is_a_fault(main: Path) -> None:
+    """A link whose target is gone, or hidden from the daemon, is not taken for no file."""
+    drop_in = main.parent / "backends.d" / "a.toml"
+    for link in (main, drop_in):
+        link.symlink_to("nowhere")
 
-    assert declared.read_declared(main).is_absent
+    with pytest.raises(ConfigError) as caught:
+        declared.read_declared(main)
+    assert [str(fault) for fault in caught.value.faults] == [
+        f"{link}: is a symbolic link to nowhere, where the daemon sees no file"
+        for link in (main, drop_in)
+    ]
 
 
 def test_drop_ins_follow_the_main_file_in_name_order(main: Path) -> None:
