@@ -19,13 +19,12 @@ from plexus_registry import __version__
 from plexus_registry.cli.exits import Exit, status_of
 from plexus_registry.client import address
 from plexus_registry.client.connection import DEFAULT_TIMEOUT_S, Connection
-from plexus_registry.config import sources
+from plexus_registry.config import places, sources
 from plexus_registry.errors import PlexusRegistryError
 from plexus_registry.service import log
 
 PROGRAM = "plexus-registryctl"
 
-_SYSTEM_DATABASE = Path("/var/lib/plexus-registry/registry.db")
 # Whether it can be read is found out by reading, which is no fault of the command line.
 _FILE = click.Path(path_type=Path, readable=False)
 
@@ -95,8 +94,9 @@ def reload_(target: _Target) -> None:
     "--database",
     metavar="FILE",
     type=_FILE,
-    help="The database to copy. If not given: the one that the system's registry uses, else the"
-    " one that `plexus-registry --print-config` shows.",
+    help="The database to copy. If not given: the one of the system's registry, if it is"
+    " installed (`plexus-registry --system --print-config` shows which), else the one that"
+    " `plexus-registry --print-config` shows.",
 )
 def backup(file: Path, database: Path | None) -> None:
     """Copy the registry's database, running or not, into the new FILE.
@@ -109,9 +109,9 @@ def backup(file: Path, database: Path | None) -> None:
     from plexus_registry.store.backup import backup as copy
 
     if database is None:
-        database = _SYSTEM_DATABASE
-        if not os.path.exists(database):  # False also where its directory may not be entered
-            database = sources.resolve({}, os.environ, _home()).settings.database
+        is_system = os.access(places.SYSTEM["STATE_DIRECTORY"], os.X_OK)
+        environ = os.environ | (places.SYSTEM if is_system else {})
+        database = sources.resolve({}, environ, _home()).settings.database
     copy(database, file)
     _tell(f"{file}: copy of {database}, checked")
 

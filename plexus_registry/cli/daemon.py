@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from plexus_registry import __version__
 from plexus_registry.cli.exits import MEANINGS, Exit, status_of
-from plexus_registry.config import declared, files, settings, settings_toml, sources, values
+from plexus_registry.config import declared, files, places, settings, settings_toml, sources, values
 from plexus_registry.errors import ConfigError, Fault, PlexusRegistryError
 from plexus_registry.messages import CONFIG_REFUSED, fields
 from plexus_registry.service import log
@@ -66,6 +66,12 @@ def parser() -> argparse.ArgumentParser:
         help="detach from the terminal and log to syslog, for an init other than systemd",
     )
     parser.add_argument(
+        "--system",
+        action="store_true",
+        help="use the files of the system's service, which it finds by itself:"
+        f" {' and '.join(places.SYSTEM.values())}",
+    )
+    parser.add_argument(
         "--pid-file", metavar="FILE", help="with --daemonize: keep the process ID there"
     )
     settings.add_options(parser)
@@ -95,6 +101,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(options: Mapping[str, object]) -> Exit:
     """Do what the options ask for."""
     home = _home()
+    if options["system"]:
+        os.environ.update(places.SYSTEM)
     try:
         if options["check_config"]:
             return _check(options, os.environ, home)

@@ -44,8 +44,8 @@ MEANINGS = {
     Exit.DATA: "the database is damaged, or a newer version wrote it",
     Exit.UNAVAILABLE: "the address cannot be listened on, or no registry answers there",
     Exit.SOFTWARE: "a fault of the program itself; the log has the traceback",
-    Exit.CANNOT_CREATE: "a file that was to be written exists, or cannot be written",
-    Exit.IO: "the database or the output cannot be read or written: permission, disk, file system",
+    Exit.CANNOT_CREATE: "a file that was to be written exists, or a default one cannot be",
+    Exit.IO: "the database, its copy or the output cannot be read or written",
     Exit.TEMPORARY: "another process holds the database or the PID file",
     Exit.CONFIG: "settings or declared backends have faults",
 }

@@ -5,6 +5,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Final
+
+SYSTEM: Final = {
+    "CONFIGURATION_DIRECTORY": "/etc/plexus",
+    "STATE_DIRECTORY": "/var/lib/plexus-registry",
+}
+"""What systemd tells the system's service (systemd.exec(5))."""
 
 
 def settings_file(environ: Mapping[str, str], home: Path) -> Path:

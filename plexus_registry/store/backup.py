@@ -5,10 +5,12 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sqlite3
+from collections.abc import Iterator
 from pathlib import Path
 
 from plexus_registry.errors import StoreRejected, quote
-from plexus_registry.store.faults import faults
+from plexus_registry.store.faults import faults, primary_code
 from plexus_registry.store.migrations import BUSY_TIMEOUT_S, connect, corrupt, sync
 
 
@@ -37,11 +39,23 @@ def backup(database: Path, path: Path) -> None:
         stack.callback(path.unlink, missing_ok=True)
         stack.callback(partial.unlink, missing_ok=True)
         partial.unlink(missing_ok=True)
+        os.close(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
         _copy(database, partial)
         sync(partial)
         partial.replace(path)
         stack.pop_all()
         sync(path.parent)
+
+
+@contextlib.contextmanager
+def _blaming(path: Path) -> Iterator[None]:
+    """Say of a database that is none which one it is."""
+    try:
+        yield
+    except sqlite3.DatabaseError as exc:
+        if primary_code(exc) not in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+            raise
+        raise corrupt(path, exc) from exc
 
 
 def _copy(source_path: Path, target_path: Path) -> None:
@@ -50,13 +64,13 @@ def _copy(source_path: Path, target_path: Path) -> None:
     Raises:
         StoreCorrupt: If the copy does not pass its check.
     """
-    os.close(os.open(target_path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
-    with (
-        contextlib.closing(
-            connect(source_path, busy_timeout_s=BUSY_TIMEOUT_S, mode="ro")
-        ) as source,
-        contextlib.closing(connect(target_path, busy_timeout_s=BUSY_TIMEOUT_S)) as target,
-    ):
+    with contextlib.ExitStack() as stack:
+        with _blaming(source_path):
+            source = connect(source_path, busy_timeout_s=BUSY_TIMEOUT_S, mode="ro")
+            stack.callback(source.close)
+            source.execute("PRAGMA schema_version").fetchone()
+        target = connect(target_path, busy_timeout_s=BUSY_TIMEOUT_S)
+        stack.callback(target.close)
         source.backup(target)
         # A copy that says WAL in its header could not be opened on a read-only medium.
         target.execute("PRAGMA journal_mode = DELETE")

@@ -406,7 +406,7 @@ def test_backup_that_cannot_be_made_is_told_and_leaves_nothing(
     other = tmp_path / "other.db"
     other.write_text("no database " * 100)
     line = failed(ctl(tmp_path, "backup", str(copy), "--database", str(other)), 65)
-    assert str(other) in line or str(copy) in line
+    assert line.startswith(f"database {other} is not sound")
 
     line = failed(ctl(tmp_path, "backup", str(tmp_path / "no" / "copy.db")), 74)
     assert "No such file or directory" in line
@@ -425,9 +425,11 @@ def test_backup_that_cannot_be_made_is_told_and_leaves_nothing(
 def test_systems_registry_comes_first_where_it_can_be_read(
     tmp_path: Path, config: Path, database: Path, mode: int
 ) -> None:
-    """An ordinary user, who may not enter its folder, gets the database of his own."""
-    folder = tmp_path / "system"
-    system = folder / "registry.db"
+    """Wherever its settings put it. Whoever may not enter its folder gets a database of his own."""
+    folder, etc = tmp_path / "system", tmp_path / "etc"
+    system = folder / "other.db"
+    etc.mkdir()
+    (etc / "registry.toml").write_text(f'database = "{system}"\n')
     for path in (system, database):
         with daemon(tmp_path, ["--db-path", str(path)]) as running:
             assert running.url
@@ -435,9 +437,10 @@ def test_systems_registry_comes_first_where_it_can_be_read(
     program = (
         *MAIN_BOUND_BY_MODES[:-1],
         "import sys\n"
-        "from pathlib import Path\n"
+        "from plexus_registry.config import places\n"
+        f"places.SYSTEM['STATE_DIRECTORY'] = {str(folder)!r}\n"
+        f"places.SYSTEM['CONFIGURATION_DIRECTORY'] = {str(etc)!r}\n"
         "from plexus_registry.cli import control\n"
-        f"control._SYSTEM_DATABASE = Path({str(system)!r})\n"
         "sys.exit(control.main())\n",
     )
     folder.chmod(mode)
@@ -456,8 +459,9 @@ def test_user_without_a_home_has_a_database_too(tmp_path: Path) -> None:
         "def home():\n"
         "    raise RuntimeError('Could not determine home directory.')\n"
         "Path.home = home\n"
+        "from plexus_registry.config import places\n"
+        f"places.SYSTEM['STATE_DIRECTORY'] = {str(tmp_path / 'nobody')!r}\n"
         "from plexus_registry.cli import control\n"
-        f"control._SYSTEM_DATABASE = Path({str(tmp_path / 'nobody')!r})\n"
         "sys.exit(control.main())\n",
     )
     variables = {"XDG_STATE_HOME": str(tmp_path / "state"), "XDG_CONFIG_HOME": str(tmp_path)}

@@ -179,6 +179,14 @@ BAD_VALUES = {
 """For each setting that does not take any path: a bad value, and how the accepted ones begin."""
 
 
+def test_system_means_the_files_of_the_service(tmp_path: Path) -> None:
+    """Whoever asks, root included, whose own files are others."""
+    printed = answered(run(tmp_path, "--system", "--print-config"))
+    assert 'config = "/etc/plexus/backends.toml"' in printed
+    assert 'database = "/var/lib/plexus-registry/registry.db"' in printed
+    assert "/etc/plexus/backends.toml" not in answered(run(tmp_path, "--print-config"))
+
+
 @pytest.mark.parametrize("place", ["command line", "environment", "file"])
 def test_bad_values_are_told_with_their_place(tmp_path: Path, place: str) -> None:
     """Each setting's fault names where it was given, what was given, and what is accepted."""
