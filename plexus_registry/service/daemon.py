@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import faulthandler
+import gc
 import logging
 import resource
 import signal
@@ -16,7 +17,13 @@ from functools import partial
 
 from plexus_registry import __version__
 from plexus_registry.config.settings import Settings
-from plexus_registry.errors import ConfigError, StoreCorrupt, StoreTooNew, word
+from plexus_registry.errors import (
+    ConfigError,
+    PlexusRegistryError,
+    StoreCorrupt,
+    StoreTooNew,
+    word,
+)
 from plexus_registry.server.addresses import label_of
 from plexus_registry.service import systemd
 from plexus_registry.service.service import Service
@@ -62,10 +69,14 @@ def run(
             logger.info("socket passed name=%s address=%s", word(passed.name), address)
         watchdog_interval_s = systemd.watchdog_interval_s(environ)
         settings = load_settings()
+        default = Settings(database=settings.database, config=settings.config)
+        if sockets and (settings.host, settings.port) != (default.host, default.port):
+            message = "host and port have no effect, systemd has the sockets address=%s:%d"
+            logger.warning(message, settings.host, settings.port)
         asyncio.run(_serve(settings, sockets, notifier, watchdog_interval_s, on_ready))
-    except REFUSALS as error:
+    except PlexusRegistryError as error:
         notifier.status(f"start refused: {error}")
-        if sockets:
+        if sockets and isinstance(error, REFUSALS):
             time.sleep(REFUSAL_PAUSE_S)
             systemd.turn_away(sockets)
         raise
@@ -99,6 +110,8 @@ async def _serve(
     supervision.starting()
     try:
         async with service:
+            # What was loaded stays. A search for garbage through 100,000 entries takes 30 ms.
+            gc.freeze()
             supervision.ready()
             on_ready()
             await stop.wait()

@@ -117,7 +117,9 @@ def status_text(service: Service) -> str:
     registry = service.registry
     sources = registry.catalog.count_by_source()
     held = ", ".join(f"{count} {source.value}" for source, count in sorted(sources.items()))
-    text = f"serving {len(registry.catalog)} backends ({held})" if held else "serving no backends"
+    count = len(registry.catalog)
+    kind = "backend" if count == 1 else "backends"
+    text = f"serving {count} {kind} ({held})" if held else "serving no backends"
     return f"{text}; {_reload_text(registry.last_reload)}" if registry.last_reload else text
 
 

@@ -299,17 +299,18 @@ def test_client_that_came_before_the_daemon_is_served(tmp_path: Path, short: Pat
 
 
 def test_host_and_port_count_for_nothing_with_passed_sockets(tmp_path: Path, short: Path) -> None:
-    """An address that cannot be listened on, and one that is taken, do no harm."""
+    """An address that cannot be listened on, and one that is taken, do no harm; the log tells."""
     with listeners(("unix", "v4"), short) as (listening, taken):
         numbers = [listening.fileno()]
         port = str(taken.getsockname()[1])
         for arguments in (["--host", "192.0.2.1"], ["--port", port]):
             program = activated(numbers)
             with (
-                daemon(tmp_path, arguments, program=program, pass_fds=numbers),
+                daemon(tmp_path, arguments, program=program, pass_fds=numbers) as running,
                 conversation_on(listening) as client,
             ):
                 client.expect_silence()
+                running.wait_for_log("host and port have no effect, systemd has the sockets")
 
 
 def test_sockets_for_another_process_are_left_alone(tmp_path: Path, short: Path) -> None:
