@@ -69,7 +69,7 @@ def test_readme_for_operators_works_as_typed(
             "systemctl reload plexus-registry": is_declared,
             "systemctl restart plexus-registry.socket": is_open,
             "plexus-registryctl backup": is_backed_up,
-            "systemctl start plexus-registry.socket": is_restored,
+            "systemctl start plexus-registry.socket plexus-registry.service": is_restored,
             "apt remove": is_kept,
             "apt purge": is_purged,
         }
