@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from statistics import median
 from typing import Final
 
 from bench import servers
@@ -79,8 +80,9 @@ def _measure(plan: Plan, name: str, what: str, wrapper: Sequence[str]) -> Iterat
     empty = _row(
         name,
         what,
-        f"{rate(many)} with {shared[AT_ONCE]:.1f} requests per commit;"
-        f" one at a time {rate(single)} with {shared[1]:.1f}; {failed} refused",
+        f"{rate(many)}: {median(many) / shared[AT_ONCE]:,.0f} commits a second with"
+        f" {shared[AT_ONCE]:.1f} requests each; one at a time {rate(single)}"
+        f" with {shared[1]:.1f}; {failed} refused",
     )
     yield Row(
         key=empty.key,
