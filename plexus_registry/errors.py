@@ -14,6 +14,7 @@
         ├── StoreUnavailable  the machine's fault: full, read-only, I/O error
         ├── StoreRejected     this one change cannot be written, others can
         ├── StoreCorrupt      the file is no sound database
+        │   └── StoreDamaged  what is in it is not what was written
         ├── StoreInUse        another process holds the database
         └── StoreTooNew       a newer version of the program wrote the database
 
@@ -149,6 +150,18 @@ class StoreRejected(StoreError):
 
 class StoreCorrupt(StoreError):
     """The file is no sound database."""
+
+
+class StoreDamaged(StoreCorrupt):
+    """What is in the file is not what was written.
+
+    Attributes:
+        reason: What is wrong with it, without the file's name.
+    """
+
+    def __init__(self, message: str, *, reason: str) -> None:
+        super().__init__(message)
+        self.reason = reason
 
 
 class StoreInUse(StoreError):

@@ -24,6 +24,7 @@ from plexus_registry.rules import (
     Pinged,
     Reloaded,
 )
+from plexus_registry.store.port import Salvage
 
 logger = logging.getLogger(__name__)
 
@@ -154,6 +155,21 @@ def log_commit_failed(reason: Exception, *, requests: int) -> None:
         logger.error("commit failed requests=%d reason=%s", requests, reason, extra=extra)
     else:
         logger.error("commit failed requests=%d", requests, exc_info=reason, extra=extra)
+
+
+def log_salvage(salvage: Salvage) -> None:
+    """Log that the database was damaged, where it is now, and what was read out of it."""
+    lost = "unknown" if salvage.lost is None else str(salvage.lost)
+    names = ",".join(map(word, salvage.names))
+    logger.critical(
+        "database damaged, set aside path=%s salvaged=%d lost=%s%s reason=%s",
+        word(salvage.aside),
+        salvage.salvaged,
+        lost,
+        f" names={names}" if names else "",
+        salvage.reason,
+        extra=fields(messages.STORE_SALVAGED),
+    )
 
 
 def log_file_missing(kept: int) -> None:

@@ -23,6 +23,8 @@ BACKEND_DEREGISTERED: Final = "13714081905c447380c6cd4ca17e0c21"
 """A hub said good-bye; its entry is inactive."""
 STORE_FAILED: Final = "311016105aa04bab9dc283db71806573"
 """A change could not be written."""
+STORE_SALVAGED: Final = "60946695b69846f3b754186ff4aa3a3a"
+"""The database was damaged: it was set aside, and a new one holds what could be salvaged."""
 CONFIG_REFUSED: Final = "2a3aa8ae996d490aa7add5c33826ef0e"
 """The daemon does not start because settings or declared backends have a fault."""
 

@@ -29,7 +29,7 @@ ARROWS: dict[str, tuple[str, ...]] = {
     "catalog": FIELDS,
     "rules": (*FIELDS, "catalog"),
     "store.port": FIELDS,
-    "eventlog": (*FIELDS, "messages", "catalog", "rules"),
+    "eventlog": (*FIELDS, "messages", "catalog", "rules", "store.port"),
     "registry": (
         *FIELDS,
         "messages",
@@ -47,7 +47,17 @@ ARROWS: dict[str, tuple[str, ...]] = {
     "store": (*FIELDS, "store.port"),
     "config": FIELDS,
     # Those that compose.
-    "service": (*CORE, "messages", "protocol", "server", "client", "store.port", "store", "config"),
+    "service": (
+        *CORE,
+        "messages",
+        "eventlog",
+        "protocol",
+        "server",
+        "client",
+        "store.port",
+        "store",
+        "config",
+    ),
     "cli": (
         *CORE,
         "messages",

@@ -41,7 +41,7 @@ MEANINGS = {
     Exit.OK: "stopped as asked, or the question was answered",
     Exit.REFUSED: "the registry refused what was asked",
     Exit.USAGE: "the command line is wrong",
-    Exit.DATA: "the database is damaged, or a newer version wrote it",
+    Exit.DATA: "what is there is no sound database, or a newer version wrote it",
     Exit.UNAVAILABLE: "the address cannot be listened on, or no registry answers there",
     Exit.SOFTWARE: "a fault of the program itself; the log has the traceback",
     Exit.CANNOT_CREATE: "a file that was to be written exists, or a default one cannot be",

@@ -18,12 +18,14 @@ from plexus_registry.catalog import Catalog
 from plexus_registry.config.settings import Settings
 from plexus_registry.config.watch import Watch
 from plexus_registry.errors import ConfigError, Fault, StoreError, word
+from plexus_registry.eventlog import log_salvage
 from plexus_registry.protocol.hub import Hub
 from plexus_registry.registry import Registry
 from plexus_registry.rules import AutoRegister, Event, Failed, Request
 from plexus_registry.server.listener import Server
 from plexus_registry.service.declarations import DeclarationReader
 from plexus_registry.service.worker import Worker
+from plexus_registry.store.port import Salvage
 from plexus_registry.store.sqlite import SqliteStore
 
 logger = logging.getLogger(__name__)
@@ -67,6 +69,7 @@ class Service:
         self._commits: Worker | None = None
         self._give_up_reading: Callable[[], None] = _nothing
         self._undo = contextlib.AsyncExitStack()
+        self._store: SqliteStore | None = None
         self._registry: Registry | None = None
         self._server: Server | None = None
         self._is_ready = False
@@ -78,6 +81,11 @@ class Service:
         if self._registry is None:
             raise RuntimeError("the service is not running: enter it with `async with`")
         return self._registry
+
+    @property
+    def salvage(self) -> Salvage | None:
+        """What became of the database that was found damaged, if it was."""
+        return self._store.salvage if self._store else None
 
     @property
     def addresses(self) -> list[str]:
@@ -109,6 +117,9 @@ class Service:
         self.phase = OPENING
         store = await commits.run(partial(SqliteStore.open, settings.database))
         self._undo.push_async_callback(commits.run, store.close)
+        self._store = store
+        if store.salvage is not None:
+            log_salvage(store.salvage)
         reader = DeclarationReader(
             settings.config, settings.backends, unreadable_names=lambda: store.unreadable_names
         )
@@ -170,7 +181,7 @@ class Service:
             patience.cancel()
         if self._retry is not None:
             self._retry.cancel()
-        self._registry = self._server = None
+        self._store = self._registry = self._server = None
 
     async def __aenter__(self) -> Self:
         await self.start()

@@ -120,6 +120,8 @@ def status_text(service: Service) -> str:
     count = len(registry.catalog)
     kind = "backend" if count == 1 else "backends"
     text = f"serving {count} {kind} ({held})" if held else "serving no backends"
+    if service.salvage is not None:
+        text += f"; the database was DAMAGED and is set aside: {service.salvage.aside}"
     return f"{text}; {_reload_text(registry.last_reload)}" if registry.last_reload else text
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from plexus_registry.errors import StoreRejected, quote
 from plexus_registry.store.faults import faults, primary_code
-from plexus_registry.store.migrations import BUSY_TIMEOUT_S, connect, corrupt, sync
+from plexus_registry.store.migrations import BUSY_TIMEOUT_S, check, connect, corrupt, sync
 
 
 def backup(database: Path, path: Path) -> None:
@@ -74,6 +74,4 @@ def _copy(source_path: Path, target_path: Path) -> None:
         source.backup(target)
         # A copy that says WAL in its header could not be opened on a read-only medium.
         target.execute("PRAGMA journal_mode = DELETE")
-        (verdict,) = target.execute("PRAGMA quick_check(1)").fetchone()
-        if verdict != "ok":
-            raise corrupt(source_path, verdict)
+        check(target, source_path)

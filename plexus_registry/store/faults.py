@@ -35,6 +35,12 @@ _UNAVAILABLE = {
 }
 
 
+_DAMAGED = (
+    sqlite3.SQLITE_CORRUPT,
+    sqlite3.SQLITE_NOTADB,
+    sqlite3.SQLITE_ERROR,  # our statements are sound, so the schema is not
+)
+_NO_UTF8 = (sqlite3.SQLITE_OK, sqlite3.OperationalError)  # Python's: the name of a column
 _NOT_WRITABLE = (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM)
 _NOT_PERMITTED = (errno.EACCES, errno.EPERM, errno.EROFS)
 
@@ -100,6 +106,8 @@ def faults(path: Path, *, busy: type[StoreError] = StoreUnavailable) -> Iterator
             raise StoreUnavailable(f"{path} cannot be used: {_refusal(unwritable)}") from exc
         culprit = f" ({exc.filename})" if exc.filename not in (None, str(path)) else ""
         raise StoreUnavailable(f"{path} cannot be used: {exc.strerror}{culprit}") from exc
+    except UnicodeDecodeError as exc:  # SQLite quotes what is no UTF-8: the schema is rubbish
+        raise corrupt(path, "its schema cannot be read") from exc
     except ValueError as exc:  # os.open(): a null character, or a surrogate, in the path
         raise StoreUnavailable(f"{quote(str(path))} cannot be used: {exc}") from exc
     except sqlite3.Error as exc:
@@ -115,7 +123,6 @@ def faults(path: Path, *, busy: type[StoreError] = StoreUnavailable) -> Iterator
             raise StoreUnavailable(
                 f"database {path} cannot be used: {what} ({exc.sqlite_errorname})"
             ) from exc
-        if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR):
-            # SQLITE_ERROR: our statements are sound, so the schema is not.
+        if code in _DAMAGED or (code, type(exc)) == _NO_UTF8:
             raise corrupt(path, exc) from exc
         raise StoreUnavailable(f"database {path} cannot be used: {exc}") from exc

@@ -18,12 +18,20 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import re
 import sqlite3
 import stat
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from plexus_registry.errors import StoreCorrupt, StoreError, StoreTooNew, StoreUnavailable
+from plexus_registry.errors import (
+    StoreCorrupt,
+    StoreDamaged,
+    StoreError,
+    StoreTooNew,
+    StoreUnavailable,
+)
+from plexus_registry.store.wal import read_log
 
 logger = logging.getLogger(__name__)
 
@@ -68,6 +76,7 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
 SCHEMA_VERSION = len(MIGRATIONS)
 
 _MAGIC = b"SQLite format 3\0"
+_UNREAD = re.compile(r"(?:get|read).*page.*error code=(\d+)")
 
 
 def pending(version: int) -> list[tuple[int, tuple[str, ...]]]:
@@ -94,7 +103,8 @@ def prepare(
         StoreError: If it is another program's database, or cannot have a write-ahead log.
         StoreUnavailable: If it is no regular file.
         StoreTooNew: If a newer version of this program wrote it.
-        StoreCorrupt: If it is damaged, or its table is not what it should be.
+        StoreDamaged: If it is damaged, or its table went missing.
+        StoreCorrupt: If its table is not what it should be.
         OSError: If it cannot be opened.
         sqlite3.Error: If it cannot be read or written.
     """
@@ -150,36 +160,66 @@ def _inspect(
     """Return the version of the database. Changes neither the file nor its log."""
     with path.open("rb") as file:
         magic = file.read(len(_MAGIC))
-    wal = path.with_name(f"{path.name}-wal")
-    has_wal = wal.exists() and wal.stat().st_size > 0
+    has_wal = _has_wal(path)
     if magic != _MAGIC and (magic or has_wal):
         # SQLite takes a file of one byte for an empty one, and the log of an empty one for rubbish.
         what = "it is no SQLite file" if magic else "it is empty, but its write-ahead log is not"
         raise corrupt(path, what)
-    # The last connection to close writes a log that it finds back into the file, unless it is
-    # read-only. Without a log a read-only one is worse: it makes one and leaves it.
-    mode = "ro" if has_wal else "rw"
+    mode = mode_to_look(path)
     with contextlib.closing(connect(path, busy_timeout_s=busy_timeout_s, mode=mode)) as connection:
         version = _check_version(connection, path)
-        (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
-        if verdict != "ok":
-            raise corrupt(path, " ".join(verdict.split()))
+        if fault := has_wal and read_log(path).fault:
+            raise corrupt(path, fault)
+        check(connection, path)
         if _has_table(connection, path, version):
             _check_table(connection, path, statements, columns)
     return version
 
 
+def mode_to_look(path: Path) -> str:
+    """Return the mode of a connection that changes neither the database nor its log."""
+    # The last connection to close writes a log that it finds back into the file, unless it is
+    # read-only. Without a log a read-only one is worse: it makes one and leaves it.
+    return "ro" if _has_wal(path) else "rw"
+
+
+def _has_wal(path: Path) -> bool:
+    wal = path.with_name(f"{path.name}-wal")
+    return wal.exists() and wal.stat().st_size > 0
+
+
+def check(connection: sqlite3.Connection, path: Path) -> None:
+    """Check every page of the database, and that its indices agree with its table.
+
+    `quick_check` would leave the latter out, for 0.02 s rather than 0.11 s with 100,000 entries;
+    the damage would come up when an entry is changed.
+
+    Raises:
+        StoreDamaged: If it is damaged.
+        StoreUnavailable: If a page cannot be read.
+    """
+    (verdict,) = connection.execute("PRAGMA integrity_check(1)").fetchone()
+    if verdict == "ok":
+        return
+    # A page that the disk does not give is no page that is damaged, but SQLite says it in one way.
+    code = _UNREAD.search(verdict)
+    if code and int(code[1]) & 0xFF not in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+        raise StoreUnavailable(f"database {path} cannot be read: {_line(verdict)}")
+    raise corrupt(path, _line(verdict))
+
+
+def _line(verdict: str) -> str:
+    return " ".join(verdict.split())
+
+
 def _check_version(connection: sqlite3.Connection, path: Path) -> int:
     (application_id,) = connection.execute("PRAGMA application_id").fetchone()
     if application_id not in (0, APPLICATION_ID):
-        raise _foreign(path)
+        raise foreign(path)
     version: int
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     if not 0 <= version <= SCHEMA_VERSION:
-        raise StoreTooNew(
-            f"database {path} has version {version}, this program knows up to {SCHEMA_VERSION}:"
-            " install the version that wrote it, or restore an older backup; it was left untouched"
-        )
+        raise too_new(path, version)
     return version
 
 
@@ -192,7 +232,7 @@ def _has_table(connection: sqlite3.Connection, path: Path, version: int) -> bool
         raise corrupt(path, "table backends is missing")
     # Many programs count in user_version, few set an application_id.
     if version or connection.execute("SELECT 1 FROM sqlite_master").fetchone() is not None:
-        raise _foreign(path)
+        raise foreign(path)
     return False
 
 
@@ -201,13 +241,16 @@ def _check_table(
 ) -> None:
     present = {str(row[1]).lower() for row in connection.execute("PRAGMA table_info(backends)")}
     missing = [column for column in columns if column not in present]
+    # Whoever marked it as ours made the table as it should be; others may have their own.
+    (application_id,) = connection.execute("PRAGMA application_id").fetchone()
+    unfit = corrupt if application_id == APPLICATION_ID else _unfit
     if missing:
-        raise corrupt(path, f"table backends lacks {', '.join(missing)}")
+        raise unfit(path, f"table backends lacks {', '.join(missing)}")
     for statement in statements:
         try:
             connection.execute(f"EXPLAIN {statement}", (None,) * statement.count("?"))
         except sqlite3.OperationalError as exc:
-            raise corrupt(path, f"table backends: {exc}") from exc
+            raise unfit(path, f"table backends: {exc}") from exc
 
 
 def connect(path: Path, *, busy_timeout_s: float, mode: str = "rw") -> sqlite3.Connection:
@@ -280,15 +323,28 @@ def transaction(connection: sqlite3.Connection) -> Iterator[None]:
         raise
 
 
-def corrupt(path: Path, what: object) -> StoreCorrupt:
-    """Say that the file is no sound database, why, and what to do."""
+def corrupt(path: Path, what: object) -> StoreDamaged:
+    """Say that the database is damaged, why, and what to do."""
+    return StoreDamaged(str(_unfit(path, what)), reason=str(what))
+
+
+def too_new(path: Path, version: int) -> StoreTooNew:
+    """Say that a newer version wrote the database, and what to do."""
+    return StoreTooNew(
+        f"database {path} has version {version}, this program knows up to {SCHEMA_VERSION}:"
+        " install the version that wrote it, or restore an older backup; it was left untouched"
+    )
+
+
+def _unfit(path: Path, what: object) -> StoreCorrupt:
     return StoreCorrupt(
         f"database {path} is not sound ({what}): restore a backup, or move the file away to start"
         " with an empty one"
     )
 
 
-def _foreign(path: Path) -> StoreError:
+def foreign(path: Path) -> StoreError:
+    """Say that the database is another program's, and what to do."""
     return StoreError(
         f"database {path} belongs to another program, expected one of plexus-registry or the name"
         " of a new file; it was left untouched"

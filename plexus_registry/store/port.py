@@ -4,9 +4,29 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 from plexus_registry.backend import Backend, Change
+
+
+@dataclass(frozen=True, slots=True)
+class Salvage:
+    """What became of a damaged store.
+
+    Attributes:
+        aside: Where the damaged one is now.
+        reason: What was wrong with it.
+        salvaged: How many entries were read out of it.
+        lost: How many others there were; None if nobody can know.
+        names: Of entries that were lost, as far as they are known, and not too many.
+    """
+
+    aside: str
+    reason: str
+    salvaged: int
+    lost: int | None
+    names: tuple[str, ...] = ()
 
 
 class Store(Protocol):
@@ -36,6 +56,9 @@ class Store(Protocol):
         entry and keeps its place in the insertion order; one of an unreadable name is a new entry,
         and what it replaces is reported as a warning.
         """
+
+    def rebuild(self, entries: Sequence[Backend], reason: str) -> Salvage:
+        """Set a damaged store aside and go on in a new one that holds *entries*, in their order."""
 
     def close(self) -> None:
         """Release the database. The store cannot be used afterwards. Idempotent."""

@@ -14,14 +14,12 @@ import os
 import sqlite3
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Self, get_args
+from typing import Self
 
 import msgspec
 
-from plexus_registry import backend as fields
-from plexus_registry.backend import Backend, Change, Put, Remove, Source
+from plexus_registry.backend import Backend, Change, Put, Remove
 from plexus_registry.errors import (
-    InvalidValue,
     StoreInUse,
     StoreRejected,
     StoreUnavailable,
@@ -32,19 +30,24 @@ from plexus_registry.store.faults import VALUE_FAULTS, check_writable, faults, p
 from plexus_registry.store.lock import Lock, identity_of
 from plexus_registry.store.migrations import (
     BUSY_TIMEOUT_S,
-    connect,
     enter_wal,
     make_directories,
-    prepare,
     transaction,
 )
+from plexus_registry.store.port import Salvage
+from plexus_registry.store.rows import (
+    COLUMNS,
+    Row,
+    decode,
+    describe,
+    read_rows,
+    report_odd,
+    report_skipped,
+)
+from plexus_registry.store.salvage import Salvager
 
 logger = logging.getLogger(__name__)
 
-SKIPPED_MAX_LINES = 20
-"""How many unreadable rows `SqliteStore.load` logs one by one."""
-
-COLUMNS = Backend.__struct_fields__
 _SELECT = f"SELECT {', '.join(COLUMNS)}, rowid FROM backends ORDER BY rowid"
 _SELECT_ONE = f"SELECT {', '.join(COLUMNS)} FROM backends WHERE name = ?"
 _DELETE = "DELETE FROM backends WHERE name = ?"
@@ -71,37 +74,32 @@ _UPDATE = f"UPDATE backends SET {', '.join(f'{column} = ?' for column in COLUMNS
 _STATEMENTS = (_SELECT, _SELECT_ONE, *_PUT.values(), _UPDATE, _DELETE)
 
 
-def _stored_types(declared: Any) -> tuple[type, ...]:
-    """Return the types that SQLite gives for the values of a field of `Backend`."""
-    stored = {bool: int, Source: str}
-    return tuple(stored.get(one, one) for one in get_args(declared) or (declared,))
-
-
-_COLUMN_TYPES = {one.name: _stored_types(one.type) for one in msgspec.structs.fields(Backend)}
-_READABLE_TYPES = frozenset(itertools.product(*_COLUMN_TYPES.values(), (int,)))  # and the rowid
-_SOURCE = COLUMNS.index("source")
-_SOURCES = {source.value: source for source in Source}
-
-_Row = tuple[Any, ...]
-
-
 class SqliteStore:
     """Entries in one SQLite database, as `plexus_registry.store.port.Store` promises.
 
     Made by `open`. Not thread-safe, but not bound to one thread either; only `backup` may run
     beside the other methods.
+
+    Attributes:
+        salvage: What became of the database that was found damaged, if it was.
     """
 
-    def __init__(self, path: Path, connection: sqlite3.Connection, lock: Lock) -> None:
+    def __init__(
+        self, path: Path, connection: sqlite3.Connection, lock: Lock, salvager: Salvager
+    ) -> None:
+        self.salvage: Salvage | None = None
         self._path = path
         self._connection: sqlite3.Connection | None = connection
         self._lock = lock
+        self._salvager = salvager
         self._identity = identity_of(path)
         self._unreadable: frozenset[str] = frozenset()
 
     @classmethod
     def open(cls, path: Path, *, busy_timeout_s: float = BUSY_TIMEOUT_S) -> Self:
         """Open the database, create it or bring it to the present version.
+
+        A damaged one is set aside, and what can be read of it is in the new one: see `salvage`.
 
         Args:
             path: The database. Missing directories are made, with mode 0700.
@@ -110,7 +108,7 @@ class SqliteStore:
         Raises:
             StoreInUse: If another process has the database.
             StoreTooNew: If a newer version of the program wrote it; it is left untouched.
-            StoreCorrupt: If it is no sound database; it is left untouched.
+            StoreCorrupt: If it is no database and never was ours; it is left untouched.
             StoreUnavailable: If it cannot be opened, read or written.
             StoreError: If it is another program's database, or cannot have a write-ahead log.
         """
@@ -122,13 +120,12 @@ class SqliteStore:
             check_writable(path)
             lock = Lock.acquire(path)
             stack.callback(lock.release)
-            prepare(path, statements=_STATEMENTS, columns=COLUMNS, busy_timeout_s=busy_timeout_s)
-            connection = connect(path, busy_timeout_s=busy_timeout_s)
+            salvager = Salvager(path, statements=_STATEMENTS, busy_timeout_s=busy_timeout_s)
+            salvage = salvager.prepare()
+            connection = _begin(salvager, path)
             stack.callback(connection.close)
-            enter_wal(connection, path)
-            with transaction(connection):
-                pass  # finds a writer now rather than at the first change; no missing permission
-            store = cls(path, connection, lock)
+            store = cls(path, connection, lock, salvager)
+            store.salvage = salvage
             stack.pop_all()
         return store
 
@@ -151,15 +148,15 @@ class SqliteStore:
         connection = self._open_connection()
         with faults(self._path):
             try:
-                backends, skipped = _read(connection.execute(_SELECT))
+                backends, skipped = read_rows(connection.execute(_SELECT))
             except sqlite3.OperationalError as exc:
                 if primary_code(exc) != sqlite3.SQLITE_OK:
                     raise
                 # Python's, not SQLite's: a text is not UTF-8. Read again, such texts as bytes.
                 with _undecoded(connection):
-                    backends, skipped = _read(connection.execute(_SELECT))
-        _report_skipped(skipped)
-        _report_odd(backends)
+                    backends, skipped = read_rows(connection.execute(_SELECT))
+        report_skipped(skipped)
+        report_odd(backends)
         self._unreadable = frozenset(row[1] for row in skipped if isinstance(row[1], str))
         return backends
 
@@ -178,14 +175,9 @@ class SqliteStore:
             StoreCorrupt: If the database is damaged.
         """
         connection = self._open_connection()
-        replaced: dict[str, list[_Row]] = {}
+        replaced: dict[str, list[Row]] = {}
         with faults(self._path):
-            if identity_of(self._path) != self._identity:
-                # What is written now would go to a file without a name.
-                raise StoreUnavailable(
-                    f"database {self._path} or its write-ahead log was moved or replaced while it"
-                    " was in use, nothing was written: restart to use the file that is there now"
-                )
+            self._check_identity()
             with transaction(connection):
                 for change in changes if self._unreadable else ():
                     if change.name in self._unreadable and change.name not in replaced:
@@ -195,9 +187,34 @@ class SqliteStore:
                     _put(connection, [one.backend for one in alike if isinstance(one, Put)])
                     _remove(connection, [one.name for one in alike if isinstance(one, Remove)])
         for row in itertools.chain.from_iterable(replaced.values()):
-            logger.warning("unreadable row replaced %s", _describe(row))
+            logger.warning("unreadable row replaced %s", describe(row))
         if self._unreadable:
             self._unreadable = self._unreadable.difference(change.name for change in changes)
+
+    def rebuild(self, entries: Sequence[Backend], reason: str) -> Salvage:
+        """Set a database aside that was found damaged, and go on in a new one.
+
+        Rows that could not be read stay in the old one.
+
+        Args:
+            entries: All there are, the oldest insertion first.
+            reason: What is wrong with the old database.
+
+        Raises:
+            StoreUnavailable: If the new one cannot be written; the old one is still in its place.
+        """
+        old = self._open_connection()
+        with faults(self._path):
+            self._check_identity()
+            old.close()
+            try:
+                aside = self._salvager.replace(map(msgspec.structs.astuple, entries))
+            finally:
+                self._connection = _begin(self._salvager, self._path)
+                self._identity = identity_of(self._path)
+        self._unreadable = frozenset()
+        self.salvage = Salvage(str(aside), reason, len(entries), 0)
+        return self.salvage
 
     def backup(self, path: Path) -> None:
         """Copy the database, as it is at one moment, into a new file of its own.
@@ -225,10 +242,31 @@ class SqliteStore:
         finally:
             self._lock.release()
 
+    def _check_identity(self) -> None:
+        """Check that what is written now would not go to a file without a name."""
+        if identity_of(self._path) != self._identity:
+            raise StoreUnavailable(
+                f"database {self._path} or its write-ahead log was moved or replaced while it"
+                " was in use, nothing was written: restart to use the file that is there now"
+            )
+
     def _open_connection(self) -> sqlite3.Connection:
         if self._connection is None:
             raise StoreUnavailable(f"database {self._path} is closed")
         return self._connection
+
+
+def _begin(salvager: Salvager, path: Path) -> sqlite3.Connection:
+    """Open the connection that a store keeps, with its log."""
+    connection = salvager.connect()
+    try:
+        enter_wal(connection, path)
+        with transaction(connection):
+            pass  # finds a writer now rather than at the first change; no missing permission
+    except BaseException:
+        connection.close()
+        raise
+    return connection
 
 
 # --- writing --------------------------------------------------------------------------------------
@@ -254,7 +292,7 @@ def _put(connection: sqlite3.Connection, backends: Sequence[Backend]) -> None:
                     _put_one(connection, row)
 
 
-def _put_one(connection: sqlite3.Connection, row: _Row) -> None:
+def _put_one(connection: sqlite3.Connection, row: Row) -> None:
     with _naming(row[1]):
         if connection.execute(_PUT[1], row).rowcount == 0:
             connection.execute(_UPDATE, (*row, row[1]))
@@ -275,28 +313,20 @@ def _naming(name: str) -> Iterator[None]:
         raise StoreRejected(f"backend {quote(name)} cannot be written, nothing was: {exc}") from exc
 
 
-# --- rows ---------------------------------------------------------------------------------------
-
-
-def _decode(text: bytes) -> str | bytes:
-    """Decode a text of the database; one that is not UTF-8 stays bytes, which no column takes."""
-    try:
-        return text.decode()
-    except UnicodeDecodeError:
-        return text
+# --- unreadable rows ------------------------------------------------------------------------------
 
 
 @contextlib.contextmanager
 def _undecoded(connection: sqlite3.Connection) -> Iterator[None]:
     """Read texts inside that are not UTF-8 as bytes, rather than fail."""
-    connection.text_factory = _decode
+    connection.text_factory = decode
     try:
         yield
     finally:
         connection.text_factory = str
 
 
-def _take(connection: sqlite3.Connection, name: str) -> list[_Row]:
+def _take(connection: sqlite3.Connection, name: str) -> list[Row]:
     """Delete an unreadable row and return it.
 
     Nobody was shown it, so what comes in its place is a new entry: at the end of the order.
@@ -305,65 +335,3 @@ def _take(connection: sqlite3.Connection, name: str) -> list[_Row]:
         rows = connection.execute(_SELECT_ONE, (name,)).fetchall()
     connection.execute(_DELETE, (name,))
     return rows
-
-
-def _describe(row: _Row) -> str:
-    """Show what a row holds, each value quoted and bounded."""
-    shown = [one.decode(errors="backslashreplace") if type(one) is bytes else one for one in row]
-    values = zip(COLUMNS, shown, strict=True)
-    return " ".join(f"{column}={quote(one)}" for column, one in values if one is not None)
-
-
-def _read(rows: sqlite3.Cursor) -> tuple[list[Backend], list[_Row]]:
-    """Make backends of rows; what cannot be one is returned as it is."""
-    backends: list[Backend] = []
-    skipped: list[_Row] = []
-    for row in rows:
-        values = dict(zip(COLUMNS, row, strict=False))  # the rowid stays behind
-        source = _SOURCES.get(values["source"])
-        if source is None or tuple(map(type, row)) not in _READABLE_TYPES:
-            skipped.append(row)
-        else:
-            values.update(source=source, is_active=values["is_active"] != 0)
-            backends.append(Backend(**values))
-    return backends, skipped
-
-
-def _report_skipped(rows: Sequence[_Row]) -> None:
-    for row in rows[:SKIPPED_MAX_LINES]:
-        logger.warning(
-            "unreadable row skipped rowid=%d name=%s reason=%s", row[-1], quote(row[1]), _fault(row)
-        )
-    more = len(rows) - SKIPPED_MAX_LINES
-    if more > 0:
-        logger.warning("more unreadable rows skipped count=%d", more)
-
-
-def _fault(row: _Row) -> str:
-    """Say which column makes a row unreadable."""
-    for (column, types), value in zip(_COLUMN_TYPES.items(), row, strict=False):
-        if type(value) not in types:
-            return f"{column} is {quote(value)}"
-    return f"source is {quote(row[_SOURCE])}"
-
-
-def _report_odd(backends: Sequence[Backend]) -> None:
-    odd = [backend.name for backend in backends if not _is_accepted(backend)]
-    if odd:
-        message = "entries loaded that would not be accepted today count=%d first=%s"
-        logger.warning(message, len(odd), quote(odd[0]))
-
-
-def _is_accepted(backend: Backend) -> bool:
-    """Tell whether the entry could be registered with just these values."""
-    try:
-        fields.check_name(backend.name)
-        fields.check_port(backend.port)
-        fields.check_protocol(backend.protocol)
-        fields.check_description(backend.description)
-        fields.check_namespace(backend.namespace)
-        fields.check_version(backend.version)
-        fields.check_metadata(backend.metadata)
-        return fields.check_host(backend.host) == backend.host
-    except InvalidValue:
-        return False

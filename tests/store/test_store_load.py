@@ -11,7 +11,7 @@ import pytest
 
 from plexus_registry.backend import Backend, Put
 from plexus_registry.errors import StoreRejected
-from plexus_registry.store import sqlite
+from plexus_registry.store import rows
 from plexus_registry.store.sqlite import SqliteStore
 
 MakeBackend = Callable[..., Backend]
@@ -97,7 +97,7 @@ def test_warnings_of_unreadable_rows_are_bounded(
     execute("UPDATE backends SET source = 'x'")
     assert store.load() == []
     lines = warnings(caplog)
-    assert len(lines) == sqlite.SKIPPED_MAX_LINES + 1
+    assert len(lines) == rows.SKIPPED_MAX_LINES + 1
     assert lines[-1] == "more unreadable rows skipped count=30"
 
 

@@ -14,7 +14,8 @@ import pytest
 from plexus_registry.backend import Backend, Put, Source
 from plexus_registry.errors import StoreCorrupt, StoreError, StoreTooNew
 from plexus_registry.store import migrations
-from plexus_registry.store.sqlite import COLUMNS, SqliteStore
+from plexus_registry.store.rows import COLUMNS
+from plexus_registry.store.sqlite import SqliteStore
 
 MakeBackend = Callable[..., Backend]
 Execute = Callable[..., list[tuple[object, ...]]]
@@ -221,12 +222,14 @@ def test_table_that_cannot_take_entries_is_refused(
         SqliteStore.open(path)
 
 
-def test_table_that_went_missing_is_refused(path: Path, execute: Execute) -> None:
+def test_database_whose_table_went_missing_is_set_aside(path: Path, execute: Execute) -> None:
     """A database of ours without its table is not silently filled again."""
     SqliteStore.open(path).close()
     execute("DROP TABLE backends")
-    with pytest.raises(StoreCorrupt, match="table backends is missing"):
-        SqliteStore.open(path)
+    with SqliteStore.open(path) as store:
+        assert store.salvage is not None
+        assert store.salvage.reason == "table backends is missing"
+        assert Path(store.salvage.aside).exists()
 
 
 def test_additional_column_of_another_program_is_kept(

@@ -11,6 +11,7 @@ import msgspec
 
 from plexus_registry.backend import Backend, Change, Put, Source
 from plexus_registry.errors import StoreError, StoreRejected, StoreUnavailable
+from plexus_registry.store.port import Salvage
 
 T = TypeVar("T")
 
@@ -25,6 +26,7 @@ class MemoryStore:
         groups: The changes of every commit that succeeded.
         attempts: How many commits were tried.
         rejected: Names whose `Put` cannot be written.
+        rebuilt: The reason of every rebuilding.
         closed: Whether it was closed.
     """
 
@@ -32,6 +34,7 @@ class MemoryStore:
         self.groups: list[list[Change]] = []
         self.attempts = 0
         self.rejected: set[str] = set()
+        self.rebuilt: list[str] = []
         self.closed = False
         self.unreadable_names: frozenset[str] = frozenset()
         self._entries = {backend.name: backend for backend in backends}
@@ -61,6 +64,16 @@ class MemoryStore:
             else:
                 self._entries.pop(change.name, None)
         self.groups.append(list(changes))
+
+    def rebuild(self, entries: Sequence[Backend], reason: str) -> Salvage:
+        """Hold *entries* from now on."""
+        self._check_open()
+        self.attempts += 1
+        if self._faults:
+            raise self._faults.popleft()
+        self._entries = {backend.name: backend for backend in entries}
+        self.rebuilt.append(reason)
+        return Salvage("aside", reason, len(entries), 0)
 
     def close(self) -> None:
         """Refuse everything from now on."""
