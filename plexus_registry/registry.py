@@ -22,13 +22,14 @@ from typing import ParamSpec, Protocol, TypeVar
 
 from plexus_registry.backend import Change, Source
 from plexus_registry.catalog import Catalog, Overlay
-from plexus_registry.errors import ConfigError, StoreError, StoreRejected
+from plexus_registry.errors import ConfigError, StoreDamaged, StoreError, StoreRejected
 from plexus_registry.eventlog import (
     log_commit_failed,
     log_decision,
     log_file_missing,
     log_overruled,
     log_reload_failed,
+    log_salvage,
 )
 from plexus_registry.gathering import Gathering, Later
 from plexus_registry.ids import uuid7
@@ -47,7 +48,7 @@ from plexus_registry.rules import (
     Update,
     decide,
 )
-from plexus_registry.store.port import Store
+from plexus_registry.store.port import Salvage, Store
 
 logger = logging.getLogger(__name__)
 
@@ -146,6 +147,7 @@ class Registry:
         self._queue: deque[_Submission] = deque()
         self._working = False
         self._committing = False
+        self._is_rebuilt = False  # and nothing was committed since
         self._alone = 0  # how many of the queue must be committed one by one
         self._reading = False
         self._reloads: list[tuple[Reply, bool, str]] = []
@@ -257,6 +259,7 @@ class Registry:
             took_s, waiting = time.monotonic() - began, len(self._queue)
             self.commits += 1
             self.committed_requests += len(group)
+            self._is_rebuilt = False
             self.catalog.apply(changes)
             self._answer(group)
             self._gathering.begin(answered=len(group), waiting=waiting, commit_s=took_s)
@@ -264,11 +267,26 @@ class Registry:
             # One of them cannot be written: find out which, so that the others are not refused.
             self._queue.extendleft(reversed(group))
             self._alone += len(group)
+        elif isinstance(outcome, StoreDamaged) and not self._is_rebuilt:
+            # All that was acknowledged is in the catalog: a new store can be made of it.
+            rebuild = partial(self._store.rebuild, list(self.catalog), outcome.reason)
+            self._offload_commit(rebuild, partial(self._rebuilt, group))
+            return
         else:
             self._refuse(group, outcome)
         self._committing = False
         if not self._gathering.holds(len(self._queue)):
             self._work()
+
+    def _rebuilt(self, group: list[_Submission], outcome: Salvage | Exception) -> None:
+        if isinstance(outcome, Exception):
+            self._refuse(group, outcome)
+        else:
+            self._is_rebuilt = True
+            log_salvage(outcome)
+            self._queue.extendleft(reversed(group))
+        self._committing = False
+        self._work()
 
     def _answer(self, group: list[_Submission]) -> None:
         for submission in group:

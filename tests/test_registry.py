@@ -12,7 +12,7 @@ import pytest
 
 from plexus_registry.backend import Backend, Declaration, Put, Source
 from plexus_registry.catalog import Catalog
-from plexus_registry.errors import ConfigError, Fault, StoreError, StoreRejected
+from plexus_registry.errors import ConfigError, Fault, StoreDamaged, StoreError, StoreRejected
 from plexus_registry.eventlog import LOGGED_DECLARATIONS_MAX, LOGGED_FAULTS_MAX
 from plexus_registry.gathering import Later
 from plexus_registry.registry import (
@@ -1014,3 +1014,56 @@ def test_a_store_gets_changes_in_the_order_of_requests(desk: Desk) -> None:
     names = [change.name for group in desk.store.groups for change in group]
     assert names == ["a", "b", "a"]
     assert all(isinstance(change, Put) for group in desk.store.groups for change in group)
+
+
+# --- a damaged store ----------------------------------------------------------------------------
+
+
+def damaged() -> StoreDamaged:
+    """Return what a store raises whose database is damaged."""
+    return StoreDamaged("database registry.db is not sound (page 7)", reason="page 7")
+
+
+def test_damaged_store_is_rebuilt_and_nobody_notices(
+    desk: Desk, caplog: pytest.LogCaptureFixture
+) -> None:
+    """All that was acknowledged is in the catalog; the group that met the damage comes again."""
+    desk.ask(Register(name="a", host="h", port=1))
+    desk.run()
+    desk.store.fail_next(damaged())
+    desk.ask(
+        Register(name="b", host="h", port=1), Delete("a"), Register(name="c", host="h", port=2)
+    )
+    answers = desk.run()
+    assert [type(answer) for answer in answers] == [
+        BackendRegistered,
+        BackendRegistered,
+        BackendDeleted,
+        BackendRegistered,
+    ]
+    assert [held.name for held in desk.store.load()] == desk.names == ["b", "c"]
+    assert desk.store.rebuilt == ["page 7"]
+    (line,) = [one for one in caplog.records if one.levelname == "CRITICAL"]
+    assert line.getMessage() == (
+        "database damaged, set aside path=aside salvaged=1 lost=0 reason=page 7"
+    )
+
+
+def test_store_that_stays_damaged_is_not_rebuilt_for_ever(desk: Desk) -> None:
+    """Damage right after a rebuilding is told to who asked; a commit that works ends the matter."""
+    desk.store.fail_next(damaged())
+    desk.store.fail_next(damaged())
+    desk.ask(Register(name="a", host="h", port=1))
+    (answer,) = desk.run()
+    assert answer == Failed(
+        "Failed to register backend: database registry.db is not sound (page 7)"
+    )
+    assert desk.store.rebuilt == []  # the second fault was the rebuilding's
+
+    desk.store.fail_next(damaged())
+    desk.ask(Register(name="a", host="h", port=1))
+    assert isinstance(desk.run()[-1], BackendRegistered)
+    desk.store.fail_next(damaged())
+    desk.ask(Register(name="b", host="h", port=1))
+    assert isinstance(desk.run()[-1], BackendRegistered)
+    assert desk.store.rebuilt == ["page 7", "page 7"]

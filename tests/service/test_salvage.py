@@ -1,10 +1,13 @@
 # SPDX-License-Identifier: AGPL-3.0-only
-"""A daemon whose database is damaged sets it aside, says so, and serves."""
+"""A daemon whose database is damaged serves: from the start, and when it happens meanwhile."""
 
 from __future__ import annotations
 
+import contextlib
 import random
 import re
+import signal
+import sqlite3
 import time
 from pathlib import Path
 from typing import Any
@@ -116,6 +119,32 @@ def test_status_says_that_the_database_was_damaged(
         in (messages[-2])
     )
     assert messages[-2].endswith(f"set aside: {aside}")
+
+
+def test_database_damaged_under_a_running_daemon_is_made_anew(
+    tmp_path: Path, database: Path, arguments: tuple[str, ...]
+) -> None:
+    """Everything acknowledged is in memory: clients notice nothing, and a kill loses nothing."""
+    with daemon(tmp_path, arguments) as running, conversation(running.url) as client:
+        for number in range(20):
+            client.call("registry.register", {"name": f"b{number}", "host": "h", "port": 1})
+        with contextlib.closing(sqlite3.connect(database)) as other:
+            other.execute("DROP TABLE backends")
+        event = client.call("registry.register", {"name": "later", "host": "h", "port": 1})
+        assert event.content["type"] == "backend_registered"
+        client.call("registry.delete", {"name": "b0"})
+        before = entries(client)
+        shown = report(running)
+        assert (shown["salvaged"], shown["lost"]) == ("20", "0")
+        running.stop(signal.SIGKILL)
+    with daemon(tmp_path, arguments) as running, conversation(running.url) as client:
+        assert entries(client) == before
+        assert len(before) == 20
+    record_fault(
+        "a database damaged under a running daemon",
+        **{"rounds": 1, "acknowledged": 21, "lost": 0, "recover_s": None},
+        note="rebuilt from memory, no restart",
+    )
 
 
 def test_file_that_was_never_ours_is_refused(tmp_path: Path, database: Path) -> None:
