@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import sdnotify
 
-from plexus_registry.errors import ConfigError, Fault, quote
+from plexus_registry.errors import ConfigError, Fault, quote, word
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +51,7 @@ def take_sockets(environ: MutableMapping[str, str]) -> list[PassedSocket]:
 
     Raises:
         ConfigError: If the variables make no sense, or a descriptor is no listening stream
-            socket.
+            socket. What was taken is closed again then.
     """
     given = {name: environ.pop(name, "") for name in _LISTEN_VARIABLES}
     if not given["LISTEN_PID"] or not given["LISTEN_FDS"]:
@@ -63,11 +63,15 @@ def take_sockets(environ: MutableMapping[str, str]) -> list[PassedSocket]:
     names = given["LISTEN_FDNAMES"].split(":") if given["LISTEN_FDNAMES"] else []
     if names and len(names) != count:
         raise _fault("LISTEN_FDNAMES", f"{len(names)} names for {count} sockets")
-    taken = []
-    for index in range(count):
-        descriptor = LISTEN_FDS_START + index
-        name = names[index] if names else "unknown"
-        taken.append(PassedSocket(name, _listening_socket(descriptor, name)))
+    with contextlib.ExitStack() as undo:
+        taken = []
+        for index in range(count):
+            descriptor = LISTEN_FDS_START + index
+            name = names[index] if names else "unknown"
+            passed = undo.enter_context(_open_socket(descriptor, name))
+            _check_listening(passed, descriptor, name)
+            taken.append(PassedSocket(name, passed))
+        undo.pop_all()
     return taken
 
 
@@ -84,23 +88,26 @@ def _number(text: str) -> int:
     return int(text) if is_number else 0
 
 
-def _listening_socket(descriptor: int, name: str) -> socket.socket:
+def _open_socket(descriptor: int, name: str) -> socket.socket:
     try:
         os.set_inheritable(descriptor, False)
-        passed = socket.socket(fileno=descriptor)
-        is_listening = bool(passed.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN))
+        return socket.socket(fileno=descriptor)
     except OSError as error:
-        reason = f"descriptor {descriptor} ({name}) is no socket: {error.strerror}"
+        reason = f"descriptor {descriptor} ({word(name)}) is no socket: {error.strerror}"
         raise _fault("LISTEN_FDS", reason) from error
+
+
+def _check_listening(passed: socket.socket, descriptor: int, name: str) -> None:
+    is_stream = passed.type == socket.SOCK_STREAM
+    is_listening = bool(passed.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN))
     families = (socket.AF_INET, socket.AF_INET6, socket.AF_UNIX)
-    if passed.type != socket.SOCK_STREAM or not is_listening or passed.family not in families:
+    if not is_stream or not is_listening or passed.family not in families:
         raise _fault(
             "LISTEN_FDS",
-            f"descriptor {descriptor} ({name}) is no listening stream socket of TCP or Unix;"
+            f"descriptor {descriptor} ({word(name)}) is no listening stream socket of TCP or Unix;"
             " the socket unit needs ListenStream= and Accept=no",
         )
     passed.setblocking(False)
-    return passed
 
 
 def _fault(variable: str, message: str) -> ConfigError:

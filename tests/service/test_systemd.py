@@ -28,17 +28,22 @@ from support.timing import TIMEOUT_S
 
 TAKER = (
     sys.executable,
+    "-W",
+    "always::ResourceWarning",  # of sockets that nobody closed
     "-c",
     "import json, os\n"
     "from plexus_registry.errors import ConfigError\n"
     "from plexus_registry.service.systemd import take_sockets\n"
     "told = {}\n"
     "try:\n"
-    "    told['taken'] = taken = [\n"
+    "    taken = take_sockets(os.environ)\n"
+    "    told['taken'] = [\n"
     "        [it.name, it.socket.fileno(), it.socket.family, it.socket.getsockname(),\n"
     "         os.get_inheritable(it.socket.fileno()), it.socket.getblocking()]\n"
-    "        for it in take_sockets(os.environ)\n"
+    "        for it in taken\n"
     "    ]\n"
+    "    for it in taken:\n"
+    "        it.socket.close()\n"
     "except ConfigError as error:\n"
     "    told['fault'] = str(error)\n"
     "told['left'] = sorted(name for name in os.environ if name.startswith('LISTEN_'))\n"
@@ -194,6 +199,17 @@ def test_socket_of_the_wrong_kind_is_refused(
     assert told["fault"] == (
         "$LISTEN_FDS: descriptor 4 (bad) is no listening stream socket of TCP or Unix;"
         " the socket unit needs ListenStream= and Accept=no"
+    )
+
+
+def test_names_cannot_forge_the_message(tmp_path: Path, short: Path) -> None:
+    """What $LISTEN_FDNAMES holds is quoted where it is more than a plain word, and bounded."""
+    with listener("v4", short) as good:
+        told = take(tmp_path, [good.fileno()], LISTEN_FDS="2", LISTEN_FDNAMES="a:b\nc" + "x" * 999)
+
+    assert told["fault"] == (
+        f'$LISTEN_FDS: descriptor 4 ("b\\nc{"x" * 77}"… (1002 characters)) is no socket:'
+        " Bad file descriptor"
     )
 
 
