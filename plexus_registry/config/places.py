@@ -58,9 +58,9 @@ def _may_exist(path: Path) -> bool:
 
 
 def _first(directories: str | None) -> Path | None:
-    """Return the first of several directories as systemd.exec(5) gives them."""
-    first = (directories or "").partition(":")[0]
-    return Path(first) if first else None
+    """Return the first of several directories as systemd.exec(5) gives them; they are absolute."""
+    directory = Path((directories or "").partition(":")[0])
+    return directory if directory.is_absolute() else None
 
 
 def _xdg(environ: Mapping[str, str], variable: str, default: Path) -> Path:

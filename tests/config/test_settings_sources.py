@@ -296,6 +296,13 @@ def test_systemd_directories_are_the_defaults(home: Path) -> None:
     assert found.settings.database == Path("/var/lib/plexus-registry/registry.db")
 
 
+def test_systemd_directories_count_if_absolute(home: Path) -> None:
+    """With a relative one the place of the database would depend on the daemon's folder."""
+    relative = {"CONFIGURATION_DIRECTORY": "c:/etc/plexus", "STATE_DIRECTORY": "./s"}
+
+    assert resolve({}, relative, home).settings == resolve({}, {}, home).settings
+
+
 def test_xdg_directories_count_if_absolute(home: Path) -> None:
     """The specification has relative ones ignored."""
     absolute = {"XDG_CONFIG_HOME": "/xc", "XDG_STATE_HOME": "/xs"}
