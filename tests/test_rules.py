@@ -10,7 +10,6 @@ from typing import Any
 import msgspec
 import pytest
 from hypothesis import settings
-from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from plexus_registry.backend import Backend, Declaration, Put, Remove, Source
@@ -37,6 +36,7 @@ from plexus_registry.rules import (
     decide,
 )
 from support.memory import entry
+from support.model import DECLARES, NAMES, PORTS, REGISTERS, UPDATES, Entry, Model, ids
 
 NOW = 500
 """When requests are made; `entry` makes entries of second 100."""
@@ -620,164 +620,6 @@ def test_an_event_encodes_to_the_content_of_the_answer(
 
 # --- all of it against a model --------------------------------------------------------------------
 
-HEIGHT = ["auto", "file", "env", "manual"]
-Entry = dict[str, Any]
-
-
-class Model:
-    """The table of the design, said again with dicts and without regard for speed.
-
-    Every method changes `entries` and returns the content of the event, without messages.
-    """
-
-    def __init__(self) -> None:
-        self.entries: dict[str, Entry] = {}
-
-    def new(self, name: str, source: str, now: int, id: str, fields: Entry) -> Entry:
-        """Enter a name that is free."""
-        birth = dict.fromkeys(("registered_at", "created_at", "updated_at"), now)
-        self.entries[name] = {"id": id, "name": name, "source": source, "is_active": True}
-        self.entries[name] |= birth | fields
-        return self.entries[name]
-
-    def register(self, request: Register, now: int, id: str) -> Entry:
-        """Rows one to five."""
-        address = {"host": request.host, "port": request.port, "protocol": request.protocol or "ws"}
-        texts = {key: getattr(request, key) for key in ("description", "namespace", "version")}
-        given = address | {key: text for key, text in texts.items() if text}
-        held = self.entries.get(request.name)
-        if held is None:
-            held = self.new(request.name, request.source, now, id, given)
-        elif request.source == "auto" and held["source"] != "auto":
-            held |= {"is_active": True, "last_seen": now}
-        elif held["source"] == "manual" and any(held[key] != address[key] for key in address):
-            return {"type": "error"}
-        else:
-            held |= given | {"is_active": True, "last_seen": now, "updated_at": now}
-            held["source"] = request.source
-        return {"type": "backend_registered", "backend": dict(held)}
-
-    def update(self, request: Update, now: int) -> Entry:
-        """What is given changes, the empty text clears, the source becomes manual."""
-        held = self.entries.get(request.name)
-        if held is None:
-            return {"type": "error"}
-        held |= {"source": "manual", "updated_at": now}
-        for key in ("host", "port", "protocol", "description", "namespace"):
-            value = getattr(request, key)
-            if value == "":
-                held.pop(key, None)
-            elif value is not None:
-                held[key] = value
-        return {"type": "backend_updated", "backend": dict(held)}
-
-    def delete(self, name: str) -> Entry:
-        """The entry goes."""
-        if self.entries.pop(name, None) is None:
-            return {"type": "error"}
-        return {"type": "backend_deleted", "name": name}
-
-    def ping(self, name: str, now: int) -> Entry:
-        """A sign of life, if there is somebody."""
-        if name in self.entries:
-            self.entries[name] |= {"is_active": True, "last_seen": now}
-        return {"type": "ping", "name": name, "success": name in self.entries}
-
-    def deregister(self, name: str, now: int) -> Entry:
-        """A good-bye, which is said once."""
-        held = self.entries.get(name)
-        if held is None:
-            return {"type": "error"}
-        if held["is_active"]:
-            held |= {"is_active": False, "updated_at": now}
-        return {"type": "backend_deregistered", "name": name}
-
-    def declare(self, request: Declare, now: int, id: str) -> Entry:
-        """Name by name: who declares it, who holds it, and which of them stands higher."""
-        counts: Entry = {"type": "reloaded", "count": 0, "updated": 0, "removed": 0, "unchanged": 0}
-        file = request.file or {}
-        keys = ("host", "port", "protocol", "description", "namespace")
-        for name in [*file, *(name for name in request.env if name not in file)]:
-            source = "env" if name in request.env else "file"
-            declared = request.env[name] if source == "env" else file[name]
-            fields = {key: getattr(declared, key) for key in keys}
-            given = {key: value for key, value in fields.items() if value is not None}
-            held = self.entries.get(name)
-            if held is None:
-                self.new(name, source, now, id, given)
-                counts["count"] += 1
-            elif held["source"] == "manual" or (
-                held["source"] == source and {key: held.get(key) for key in keys} == fields
-            ):
-                counts["unchanged"] += 1
-            else:
-                for key in keys:
-                    held.pop(key, None)
-                held |= given | {"source": source, "is_active": True, "updated_at": now}
-                counts["updated"] += 1
-        followed = ["env"] if request.file is None else ["env", "file"]
-        for name, held in list(self.entries.items()):
-            if held["source"] in followed and name not in {*file, *request.env}:
-                del self.entries[name]
-                counts["removed"] += 1
-        return counts
-
-    def auto_register(self, declared: Declaration, now: int, id: str) -> Entry:
-        """Only if the name is free."""
-        held = self.entries.get(declared.name)
-        if held is None:
-            fields = {key: getattr(declared, key) for key in ("host", "port", "protocol")}
-            held = self.new(declared.name, "auto", now, id, fields)
-        return {"type": "backend_registered", "backend": dict(held)}
-
-
-NAMES = st.sampled_from(["a", "b", "c"])
-HOSTS = st.sampled_from(["127.0.0.1", "::1"])
-PORTS = st.sampled_from([1, 2])
-PROTOCOLS = st.sampled_from(["ws", "wss"])
-TEXTS = st.sampled_from([None, "", "one", "two"])
-
-
-def declarations(texts: st.SearchStrategy[str | None]) -> st.SearchStrategy[dict[str, Declaration]]:
-    """Return what a source may declare."""
-    one = st.builds(
-        Declaration,
-        name=NAMES,
-        host=HOSTS,
-        port=PORTS,
-        protocol=PROTOCOLS,
-        description=texts,
-        namespace=texts,
-    )
-    return st.lists(one, max_size=3).map(lambda several: {each.name: each for each in several})
-
-
-REGISTERS = st.builds(
-    Register,
-    name=NAMES,
-    host=HOSTS,
-    port=PORTS,
-    protocol=st.none() | PROTOCOLS,
-    description=TEXTS,
-    namespace=TEXTS,
-    version=TEXTS,
-    source=st.sampled_from([Source.AUTO, Source.MANUAL]),
-)
-UPDATES = st.builds(
-    Update,
-    name=NAMES,
-    host=st.none() | HOSTS,
-    port=st.none() | PORTS,
-    protocol=st.none() | PROTOCOLS,
-    description=TEXTS,
-    namespace=TEXTS,
-)
-DECLARES = st.builds(
-    Declare,
-    env=declarations(st.none()),
-    file=st.none() | declarations(st.sampled_from([None, "one", "two"])),
-)
-
 
 class Rules(RuleBasedStateMachine):
     """Whatever is asked in whatever order, rules and model agree on answers and entries."""
@@ -787,7 +629,7 @@ class Rules(RuleBasedStateMachine):
         self.catalog = Catalog()
         self.model = Model()
         self.now = 100
-        self.ids = 0
+        self.new_id = ids()
 
     def ask(self, request: Request, expected: Entry) -> None:
         """Decide a request, compare the answer, and apply the changes."""
@@ -799,10 +641,6 @@ class Rules(RuleBasedStateMachine):
         assert event == expected
         self.catalog.apply(decision.changes)
 
-    def new_id(self) -> str:
-        """Make ids that the model need not know: all entries made in one step share one."""
-        return str(self.ids)
-
     @invariant()
     def entries_agree(self) -> None:
         """Nothing but what the answers tell has changed, nor has the order."""
@@ -810,12 +648,11 @@ class Rules(RuleBasedStateMachine):
             self.model.entries.values()
         )
         self.now += 1
-        self.ids += 1
 
     @rule(request=REGISTERS)
     def register(self, request: Register) -> None:
         """Register by hand or by announcement."""
-        self.ask(request, self.model.register(request, self.now, self.new_id()))
+        self.ask(request, self.model.register(request, self.now))
 
     @rule(request=UPDATES)
     def update(self, request: Update) -> None:
@@ -840,13 +677,13 @@ class Rules(RuleBasedStateMachine):
     @rule(request=DECLARES)
     def declare(self, request: Declare) -> None:
         """Reload with other declarations, or with a file that vanished."""
-        self.ask(request, self.model.declare(request, self.now, self.new_id()))
+        self.ask(request, self.model.declare(request, self.now))
 
     @rule(name=NAMES, port=PORTS)
     def auto_register(self, name: str, port: int) -> None:
         """Start again, with a local hub."""
         hub = declaration(name, port=port)
-        self.ask(AutoRegister(hub), self.model.auto_register(hub, self.now, self.new_id()))
+        self.ask(AutoRegister(hub), self.model.auto_register(hub, self.now))
 
 
 TestRules = Rules.TestCase
