@@ -121,6 +121,13 @@ bench: ## measure against the bars of the design, for some minutes; see docs/ben
 	@$(call install)
 	'$(VENV)/bin/python' -m bench $(ARGS)
 
+# Only where a wheel of atheris is to be had: its source needs a compiler of its own.
+.PHONY: fuzz
+fuzz: export PIP_ONLY_BINARY := atheris
+fuzz: ## look for inputs that break what must hold; ARGS='frames --seconds 60'
+	@$(call install,fuzz)
+	PYTHONPATH=tests exec '$(VENV)/bin/python' -m fuzz $(ARGS)
+
 .PHONY: lint
 lint: ## check style, format and types
 	@$(call install,lint)
@@ -148,7 +155,7 @@ dist: ## build the source distribution and, from it, the wheel
 
 .PHONY: clean
 clean: ## remove everything that make made
-	@rm -rf dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	@rm -rf dist .fuzz .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -path './.*' -prune -o -name __pycache__ -prune -exec rm -rf {} +
 	for venv in '$(VENV)' .venv-*; do
 	    [ ! -f "$$venv/.made-for" ] || rm -rf "$$venv"

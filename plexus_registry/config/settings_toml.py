@@ -31,7 +31,8 @@ _EXAMPLE_HEAD = f"""\
 def render(resolved: Resolved) -> str:
     """Return the settings in force as a settings file, each with its origin as a comment.
 
-    Saved and read again, it gives the same settings.
+    Saved and read again, it gives the same settings; only paths that are not UTF-8 have no form
+    in TOML.
     """
     lines = {
         setting.name: _assignment(setting.name, getattr(resolved.settings, setting.name))

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from support.sessions import Desk, request
+from support.soundness import check_entries, check_sent
 
 TEXT = st.text(max_size=20)
 SCALARS = (
@@ -99,29 +100,8 @@ def check(desk: Desk, message: bytes) -> None:
     desk.advance()
     assert desk.session.pending == 0
     assert not desk.session.is_busy
-    open_streams: set[int] = set()
-    for sent in desk.session.messages_to_send():
-        decoded = json.loads(sent.decode())
-        for answer in decoded if isinstance(decoded, list) else [decoded]:
-            assert answer["jsonrpc"] == "2.0"
-            if "params" in answer:
-                assert set(answer) == {"jsonrpc", "method", "params"}
-                subscription, item = answer["params"]["subscription"], answer["params"]["result"]
-                assert subscription in open_streams
-                assert item["type"] in ("data", "done", "error")
-                assert item.get("code") != "-32603"
-                if item["type"] != "data":
-                    open_streams.remove(subscription)
-            elif "error" in answer:
-                assert set(answer) == {"jsonrpc", "id", "error"}
-                assert answer["error"]["code"] != -32603
-                assert set(answer["error"]) <= {"code", "message", "data"}
-                assert isinstance(answer["error"].get("data", ""), str)
-            else:
-                assert set(answer) == {"jsonrpc", "id", "result"}
-                if answer["result"] is not False and answer["result"] is not True:
-                    open_streams.add(answer["result"])
-    assert not open_streams
+    check_sent(desk.session.messages_to_send())
+    check_entries(desk.registry.catalog, desk.store.load())
 
 
 def encoded(message: object, ascii_only: bool) -> bytes:
