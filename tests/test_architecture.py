@@ -23,6 +23,7 @@ CORE = (*FIELDS, "catalog", "rules", "registry")
 ARROWS: dict[str, tuple[str, ...]] = {
     "errors": (),
     "messages": (),
+    "access": (),
     "ids": (),
     "gathering": (),
     "backend": ("errors",),
@@ -40,17 +41,18 @@ ARROWS: dict[str, tuple[str, ...]] = {
         "eventlog",
         "store.port",
     ),
-    "protocol": CORE,
+    "protocol": (*CORE, "access"),
     # Adapters: none imports another.
-    "server": (*CORE, "protocol"),
+    "server": (*CORE, "access", "protocol"),
     "client": (*CORE, "protocol"),
     "store": (*FIELDS, "store.port"),
-    "config": FIELDS,
+    "config": (*FIELDS, "access"),
     # Those that compose.
     "service": (
         *CORE,
         "messages",
         "eventlog",
+        "access",
         "protocol",
         "server",
         "client",
@@ -61,6 +63,7 @@ ARROWS: dict[str, tuple[str, ...]] = {
     "cli": (
         *CORE,
         "messages",
+        "access",
         "protocol",
         "server",
         "client",
@@ -76,6 +79,7 @@ ARROWS: dict[str, tuple[str, ...]] = {
 PURE = (
     "errors",
     "messages",
+    "access",
     "ids",
     "gathering",
     "backend",
