@@ -60,14 +60,15 @@ _COARSE_TICK_NS = 2_000_000_000
 """The same for a file system that keeps no fractions of a second."""
 
 
-def directories(path: Path) -> dict[str, Interest]:
-    """Find the directories to watch for the main file *path* and its drop-ins.
+def directories(path: Path, also: Iterable[Path] = ()) -> dict[str, Interest]:
+    """Find the directories to watch for the main file *path*, its drop-ins and other files.
 
     Returns:
         Their paths without symbolic links, each with what has to be known about it.
     """
     found: dict[str, Interest] = {}
-    _walk(path, found)
+    for file in (path, *also):
+        _walk(file, found)
     _walk(declared.drop_in_directory(path), found)
     for drop_in in _drop_ins(path):
         if drop_in.is_symlink():
@@ -75,9 +76,9 @@ def directories(path: Path) -> dict[str, Interest]:
     return found
 
 
-def signature(path: Path) -> Signature:
-    """Look at the main file *path* and its drop-ins from outside."""
-    return tuple(_look(file) for file in [path, *_drop_ins(path)])
+def signature(path: Path, also: Iterable[Path] = ()) -> Signature:
+    """Look at the main file *path*, its drop-ins and other files from outside."""
+    return tuple(_look(file) for file in [path, *also, *_drop_ins(path)])
 
 
 def is_settled(files: Signature, *, now_ns: int) -> bool:

@@ -50,13 +50,18 @@ class Document:
         return lines.scan(self.text, self.array)
 
 
-def read(path: Path) -> bytes | None:
+def read(path: Path, *, forbidden_mode: int = 0) -> bytes | None:
     """Read the file at *path*, None if there is none (a dangling symbolic link is none).
 
     ``/dev/null`` is an empty file, so that a link to it masks a file as it does for units.
 
+    Args:
+        path: The file.
+        forbidden_mode: Permissions that the file must not have.
+
     Raises:
-        ConfigError: If it cannot be read, is no file, or is larger than 16 MiB.
+        ConfigError: If it cannot be read, is no file, is open to whom it must not be, or is larger
+            than 16 MiB.
     """
     try:
         # Without O_NONBLOCK the open of a FIFO waits for its writer, for ever.
@@ -69,8 +74,13 @@ def read(path: Path) -> bytes | None:
         found = os.fstat(descriptor)
         if stat.S_ISDIR(found.st_mode):
             raise _fault(path, "is a directory, expected a file")
-        if not stat.S_ISREG(found.st_mode) and not os.path.samestat(found, os.stat(os.devnull)):
+        is_file = stat.S_ISREG(found.st_mode)
+        if not is_file and not os.path.samestat(found, os.stat(os.devnull)):
             raise _fault(path, "is a device, pipe or socket, expected a file")
+        if is_file and found.st_mode & forbidden_mode:
+            mode = stat.S_IMODE(found.st_mode)
+            message = f"has the mode {mode:04o}, expected {mode & ~forbidden_mode:04o}"
+            raise _fault(path, f"{message}: chmod {mode & ~forbidden_mode:04o} {path}")
         return _read_all(path, descriptor)
     except OSError as error:
         raise _fault(path, f"cannot be read: {error.strerror}") from error
@@ -155,6 +165,40 @@ def write_new(path: Path, text: str) -> None:
         raise _fault(path, "already exists and is left as it is") from error
     except OSError as error:
         raise _fault(path, f"cannot be written: {error.strerror}") from error
+
+
+def replace(path: Path, text: str, *, mode: int, group: int = -1) -> None:
+    """Write a file, new or in the place of one, whole or not at all.
+
+    Args:
+        path: The file. Where it is a symbolic link, the file that it leads to.
+        text: What it is to hold.
+        mode: Of a new file. One that is replaced keeps its own, and its owner and group.
+        group: Of a new file; -1 for that of the process.
+
+    Raises:
+        OSError: If it cannot be written.
+    """
+    path = path.resolve()
+    try:
+        former = os.stat(path)
+    except FileNotFoundError:
+        owner = -1
+    else:
+        owner, group, mode = former.st_uid, former.st_gid, stat.S_IMODE(former.st_mode)
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8", newline="\n") as file:
+            os.fchown(descriptor, owner, group)
+            os.fchmod(descriptor, mode)
+            file.write(text)
+            file.flush()
+            os.fsync(descriptor)
+        os.rename(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+    _sync_directory(path.parent)
 
 
 def _give_name(temporary: Path, path: Path) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from plexus_registry.config import chain
@@ -46,6 +46,7 @@ class Watch:
         on_change: Called in the event loop when declared files may have changed, with what told
             so: `INOTIFY` or `POLL`.
         loop: The event loop, from whose thread all calls come.
+        also: Other files to watch like them.
         debounce_s: How long the files have to stand still before a change is reported.
         poll_interval_s: See above.
     """
@@ -56,10 +57,12 @@ class Watch:
         on_change: Callable[[str], None],
         *,
         loop: asyncio.AbstractEventLoop,
+        also: Sequence[Path] = (),
         debounce_s: float = DEBOUNCE_S,
         poll_interval_s: float = POLL_INTERVAL_S,
     ) -> None:
         self._path = path
+        self._also = also
         self._on_change = on_change
         self._loop = loop
         self._debounce_s = debounce_s
@@ -84,7 +87,7 @@ class Watch:
         if self._poll_timer is not None:
             return
         self._arm()
-        self._note_reported(chain.signature(self._path))
+        self._note_reported(self._signature())
         self._listen()
         self._poll_timer = self._loop.call_later(self._poll_interval_s, self._poll)
 
@@ -95,7 +98,7 @@ class Watch:
         last report, though what was read meanwhile is not what is there.
         """
         if self._poll_timer is not None:
-            self._note_reported(chain.signature(self._path))
+            self._note_reported(self._signature())
 
     def stop(self) -> None:
         """End the watch; may be called at any time, any number of times."""
@@ -126,10 +129,10 @@ class Watch:
         What changes after that comes as an event, and what changed before is seen by whoever
         looks at the files after this.
         """
-        directories = chain.directories(self._path)
+        directories = chain.directories(self._path, self._also)
         for _ in range(_MAX_ROUNDS):
             is_complete = inotify.watch(directories)
-            found, directories = directories, chain.directories(self._path)
+            found, directories = directories, chain.directories(self._path, self._also)
             if is_complete and found == directories:
                 return
         raise InotifyError(f"the directories of {self._path} change all the time")
@@ -181,7 +184,10 @@ class Watch:
         if self._inotify is not None:
             self._has_overflowed |= self._inotify.drain()
             self._arm()
-        return chain.signature(self._path)
+        return self._signature()
+
+    def _signature(self) -> chain.Signature:
+        return chain.signature(self._path, self._also)
 
     def _report_if_changed(self, now: chain.Signature, cause: str) -> None:
         if now != self._reported or self._has_overflowed or not self._is_settled:
@@ -202,6 +208,6 @@ class Watch:
             self._begin_burst(POLL)
             return
         self._arm()
-        self._note_reported(chain.signature(self._path))
+        self._note_reported(self._signature())
         self._listen()
         self._on_change(POLL)
