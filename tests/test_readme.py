@@ -25,6 +25,7 @@ from plexus_registry.cli.exits import MEANINGS
 from plexus_registry.config import declared
 from plexus_registry.config.settings import SETTINGS
 from plexus_registry.protocol import schema
+from plexus_registry.protocol.methods import REGISTRY_METHODS, Right
 from support.conversation import Conversation, conversation
 from support.daemon import Daemon, environment
 from support.timing import TIMEOUT_S
@@ -40,7 +41,7 @@ BLOCKS = re.findall(
 )
 VENV = Path(sys.prefix)
 
-RUN_AND_TEST, PYTHON_CLIENT, WEBSOCAT, ON_4444, QUESTIONS = [
+RUN_AND_TEST, PYTHON_CLIENT, WEBSOCAT, ON_4444, QUESTIONS, TOKENS = [
     text for language, text in BLOCKS if language == "sh"
 ]
 REQUESTS, ANSWER = [text.splitlines() for language, text in BLOCKS if language == "json"]
@@ -190,6 +191,35 @@ def test_the_questions_about_settings_are_answered(tmp_path: Path) -> None:
             check=True,
             stdout=subprocess.DEVNULL,
         )
+
+
+def test_tokens_are_made_listed_and_taken_back(tmp_path: Path) -> None:
+    """The three commands work as typed, one after another."""
+    file = tmp_path / "tokens"
+    said = [
+        subprocess.run(
+            shlex.split(command),
+            # Not that of this machine, where the tests may run as root.
+            env=environment(tmp_path, REGISTRY_TOKEN_FILE=str(file)),
+            timeout=TIMEOUT_S,
+            check=True,
+            capture_output=True,
+            text=True,
+        ).stdout
+        for command in _commands(TOKENS)
+    ]
+    assert said[0].startswith("plexus_")
+    assert said[1:] == ["laptop\n", f"laptop: removed from {file}\n"]
+
+
+def test_methods_that_write_are_those_of_the_table() -> None:
+    """README and manual name each method that needs a right to write, and no other."""
+    writing = [method.name for method in REGISTRY_METHODS if method.right is Right.WRITE]
+    section = README.partition("## Access\n")[2].partition("` write,")[0]
+    assert set(re.findall(r"`(\w+)", section)) == {*writing}
+    manual = (ROOT / "docs/man/plexus-registry.8.scd").read_text(encoding="utf-8")
+    section = manual.partition("# ACCESS\n")[2].partition("* write,")[0] + "*"
+    assert set(re.findall(r"\*(\w+)\*", section)) == {*writing}
 
 
 def test_what_synapse_sends_for_its_commands_is_answered(client: Conversation) -> None:

@@ -17,13 +17,16 @@ import click
 
 from plexus_registry import __version__
 from plexus_registry.cli.exits import Exit, status_of
+from plexus_registry.cli.home import home
+from plexus_registry.cli.tokens import token
 from plexus_registry.client import address
 from plexus_registry.client.connection import DEFAULT_TIMEOUT_S, Connection
-from plexus_registry.config import places, sources
-from plexus_registry.errors import PlexusRegistryError
+from plexus_registry.config import files, places, sources
+from plexus_registry.errors import ConfigError, Fault, PlexusRegistryError
 from plexus_registry.service import log
 
 PROGRAM = "plexus-registryctl"
+TOKEN_VARIABLE = "PLEXUS_REGISTRY_TOKEN"  # noqa: S105
 
 # Whether it can be read is found out by reading, which is no fault of the command line.
 _FILE = click.Path(path_type=Path, readable=False)
@@ -35,16 +38,31 @@ class _Target:
 
     url: str | None
     timeout_s: float
+    token_file: Path | None
 
     def ask(self, work: Callable[[Connection], Coroutine[Any, Any, dict[str, Any]]]) -> Any:
         """Connect, do *work*, and return its event."""
 
         async def run() -> dict[str, Any]:
             url = address.find(os.environ) if self.url is None else address.check_url(self.url)
-            async with Connection(url, timeout_s=self.timeout_s) as registry:
+            token = self._token()
+            async with Connection(url, timeout_s=self.timeout_s, token=token) as registry:
                 return await work(registry)
 
         return asyncio.run(run())
+
+    def _token(self) -> str:
+        """Return the token to send, empty for none."""
+        if self.token_file is None:
+            return os.environ.get(TOKEN_VARIABLE, "").strip()
+        content = files.read(self.token_file)
+        if content is None:
+            raise ConfigError([Fault(str(self.token_file), 0, "there is no such file")])
+        text = content.decode(errors="replace").strip()
+        if not text or not text.isascii() or not text.isprintable() or " " in text:
+            message = "holds no token, expected the one line that `token new` printed"
+            raise ConfigError([Fault(str(self.token_file), 0, message)])
+        return text
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]}, invoke_without_command=True)
@@ -65,10 +83,19 @@ class _Target:
     show_default=True,
     help="How long to wait for the registry.",
 )
+@click.option(
+    "--token-file",
+    metavar="FILE",
+    type=_FILE,
+    help="A file with the token to send, where the registry asks for one. If not given:"
+    f" ${TOKEN_VARIABLE}, else none.",
+)
 @click.pass_context
-def command(context: click.Context, url: str | None, timeout_s: float) -> None:
+def command(
+    context: click.Context, url: str | None, timeout_s: float, token_file: Path | None
+) -> None:
     """Control a running Plexus registry."""
-    context.obj = _Target(url, timeout_s)
+    context.obj = _Target(url, timeout_s, token_file)
     if context.invoked_subcommand is None:
         click.echo(context.get_help())
         raise click.UsageError("a command is missing")
@@ -111,7 +138,7 @@ def backup(file: Path, database: Path | None) -> None:
     if database is None:
         is_system = os.access(places.SYSTEM["STATE_DIRECTORY"], os.X_OK)
         environ = os.environ | (places.SYSTEM if is_system else {})
-        database = sources.resolve({}, environ, _home()).settings.database
+        database = sources.resolve({}, environ, home()).settings.database
     copy(database, file)
     _tell(f"{file}: copy of {database}, checked")
 
@@ -125,11 +152,7 @@ def _complain(text: str) -> None:
     print(f"{prefix}{PROGRAM}: {text}", file=sys.stderr)
 
 
-def _home() -> Path:
-    try:
-        return Path.home()
-    except RuntimeError:  # neither $HOME nor a line in passwd(5)
-        return Path("/")
+command.add_command(token)
 
 
 def main() -> int:

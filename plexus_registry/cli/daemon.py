@@ -16,7 +16,17 @@ from typing import TYPE_CHECKING, NoReturn
 
 from plexus_registry import __version__
 from plexus_registry.cli.exits import MEANINGS, Exit, status_of
-from plexus_registry.config import declared, files, places, settings, settings_toml, sources, values
+from plexus_registry.cli.home import home as home_directory
+from plexus_registry.config import (
+    declared,
+    files,
+    places,
+    settings,
+    settings_toml,
+    sources,
+    tokens,
+    values,
+)
 from plexus_registry.errors import ConfigError, Fault, PlexusRegistryError
 from plexus_registry.messages import CONFIG_REFUSED, fields
 from plexus_registry.service import log
@@ -100,7 +110,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(options: Mapping[str, object]) -> Exit:
     """Do what the options ask for."""
-    home = _home()
+    home = home_directory()
     if options["system"]:
         os.environ.update(places.SYSTEM)
     try:
@@ -143,13 +153,6 @@ def _parse(arguments: Sequence[str] | None) -> dict[str, object]:
     if options["pid_file"] and not options["daemonize"]:
         wanted.error("--pid-file goes with --daemonize")
     return options
-
-
-def _home() -> Path:
-    try:
-        return Path.home()
-    except RuntimeError:  # neither $HOME nor a line in passwd(5), as users of containers are
-        return Path("/")
 
 
 def _load(options: Mapping[str, object], home: Path) -> settings.Settings:
@@ -201,8 +204,9 @@ def _serve_detached(load: Callable[[], settings.Settings], report: detach.Report
 
 
 def _check(options: Mapping[str, object], environ: Mapping[str, str], home: Path) -> Exit:
-    """Print every fault of settings and declared backends."""
+    """Print every fault of settings, declared backends and access tokens."""
     faults: list[Fault] = []
+    resolved = None
     try:
         resolved = sources.resolve(options, environ, home)
     except ConfigError as error:
@@ -221,8 +225,19 @@ def _check(options: Mapping[str, object], environ: Mapping[str, str], home: Path
             read = ", ".join(map(str, found.files))
             what = f"{len(found.backends)} in {read}" if read else f"none, {path} does not exist"
             print(f"declared backends are sound: {what}")
+    faults += _check_tokens(resolved.settings.token_file if resolved else None)
     _report(faults)
     return status_of(ConfigError(faults)) if faults else Exit.OK
+
+
+def _check_tokens(path: Path | None) -> list[Fault]:
+    try:
+        found = tokens.read(path) if path else {}
+    except ConfigError as error:
+        return error.faults
+    if found:
+        print(f"access tokens are sound: {len(found)} in {path}")
+    return []
 
 
 def _write_defaults(options: Mapping[str, object], environ: Mapping[str, str], home: Path) -> Exit:

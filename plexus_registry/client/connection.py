@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import http
 import itertools
 import os
 import socket
@@ -13,13 +14,15 @@ from typing import Any, Self
 
 import msgspec
 from websockets.asyncio.client import ClientConnection, connect, unix_connect
-from websockets.exceptions import ConnectionClosed, WebSocketException
+from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
 
 from plexus_registry.client.address import UNIX_PREFIX
 from plexus_registry.errors import Refused, Unreachable
 
 DEFAULT_TIMEOUT_S = 10.0
 
+_NOT_WELCOME = (http.HTTPStatus.UNAUTHORIZED, http.HTTPStatus.FORBIDDEN)
+_SENTENCE_MAX_CHARACTERS = 240
 _NO_HUB = "what answers is no Plexus hub"
 
 _encode = msgspec.json.Encoder().encode
@@ -32,15 +35,17 @@ class Connection:
     Args:
         url: ``ws://HOST:PORT``, ``wss://HOST:PORT`` or ``unix:/PATH``.
         timeout_s: For connecting, and for each call.
+        token: To be sent if it is not empty. It is readable on the way, but for ``wss://``.
 
     Attributes:
         hub: What the hub calls itself.
     """
 
-    def __init__(self, url: str, *, timeout_s: float = DEFAULT_TIMEOUT_S) -> None:
+    def __init__(self, url: str, *, timeout_s: float = DEFAULT_TIMEOUT_S, token: str = "") -> None:
         self.url = url
         self.hub = ""
         self._timeout_s = timeout_s
+        self._token = token
         self._websocket: ClientConnection | None = None
         self._ids = itertools.count(1)
 
@@ -61,6 +66,7 @@ class Connection:
 
         Raises:
             Unreachable: If nobody answers there, or not as a Plexus hub.
+            Refused: If this client, or its token, is not welcome.
         """
         options: dict[str, Any] = {
             "compression": None,
@@ -68,6 +74,8 @@ class Connection:
             "open_timeout": None,  # ours is around it
             "close_timeout": self._timeout_s,
         }
+        if self._token:
+            options["additional_headers"] = {"Authorization": f"Bearer {self._token}"}
         if self.url.startswith(UNIX_PREFIX):
             opening = unix_connect(self.url.removeprefix(UNIX_PREFIX), **options)
         else:
@@ -79,6 +87,11 @@ class Connection:
             raise Unreachable(self.url, f"no answer within {self._timeout_s:g} s") from None
         except OSError as error:
             raise Unreachable(self.url, _reason_of(error)) from error
+        except InvalidStatus as error:
+            words = bytes(error.response.body or b"").decode(errors="replace").strip()
+            if error.response.status_code in _NOT_WELCOME and _is_sentence(words):
+                raise Refused(words) from error
+            raise Unreachable(self.url, str(error)) from error
         except WebSocketException as error:
             raise Unreachable(self.url, str(error)) from error
         try:
@@ -155,6 +168,11 @@ def _reason_of(error: OSError) -> str:
     if error.errno and not isinstance(error, socket.gaierror | ssl.SSLError):
         return os.strerror(error.errno)
     return error.strerror or str(error)
+
+
+def _is_sentence(text: str) -> bool:
+    """Tell whether a server says something to a person, and not a page for a browser."""
+    return 1 <= len(text) <= _SENTENCE_MAX_CHARACTERS and text.isprintable()
 
 
 def _words_of(error: dict[str, Any]) -> str:

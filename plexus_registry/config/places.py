@@ -24,6 +24,14 @@ def declared_backends(environ: Mapping[str, str], home: Path) -> Path:
     return _configuration_directory(environ, home) / "backends.toml"
 
 
+def tokens(environ: Mapping[str, str], home: Path) -> Path:
+    """Return the default path of the access tokens: systemd's credential if it passes one."""
+    credentials = environ.get("CREDENTIALS_DIRECTORY")
+    if credentials and _may_exist(Path(credentials) / "tokens"):
+        return Path(credentials) / "tokens"
+    return _configuration_directory(environ, home) / "tokens"
+
+
 def database(environ: Mapping[str, str], home: Path) -> Path:
     """Return the default path of the database.
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from plexus_registry.access import Policy
 from plexus_registry.backend import Declaration
 from plexus_registry.config import places, values
 
@@ -31,6 +32,9 @@ class Settings:
     hub_namespace: str = "registry-hub"
     backends: tuple[Declaration, ...] = ()
     auto_register: Declaration | None = DEFAULT_AUTO_REGISTER
+    write_access: Policy = Policy.LOCAL
+    token_file: Path | None = None
+    allowed_hosts: tuple[str, ...] = ()
     allowed_origins: tuple[str, ...] = ()
     max_connections: int = 10_000
     max_message_size: int = 1024 * 1024
@@ -140,6 +144,33 @@ SETTINGS = (
         parse=values.backend_or_off,
         options=("--auto-register",),
         variable="REGISTRY_AUTO_REGISTER",
+    ),
+    Setting(
+        name="write_access",
+        help="who may write without a token: local (this machine), token (nobody) or open (all)",
+        metavar="POLICY",
+        parse=values.policy,
+        options=("--write-access",),
+        variable="REGISTRY_WRITE_ACCESS",
+    ),
+    Setting(
+        name="token_file",
+        help="file of the tokens that are accepted, NAME:SHA256 of each",
+        metavar="FILE",
+        parse=values.path,
+        options=("--token-file",),
+        variable="REGISTRY_TOKEN_FILE",
+        place=places.tokens,
+        default_text="tokens in the configuration directory, or the credential of this name",
+    ),
+    Setting(
+        name="allowed_hosts",
+        help="names by which browsers may call this host, besides its own; IP addresses always may",
+        metavar="HOSTS",
+        parse=values.host_name,
+        options=("--allowed-hosts",),
+        variable="REGISTRY_ALLOWED_HOSTS",
+        is_list=True,
     ),
     Setting(
         name="allowed_origins",

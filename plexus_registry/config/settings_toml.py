@@ -17,6 +17,7 @@ _ALIGN_MAX_CHARACTERS = 64
 _EXAMPLE_PLACES = {
     "database": "/var/lib/plexus-registry/registry.db",
     "config": "/etc/plexus/backends.toml",
+    "token_file": "/etc/plexus/tokens",
 }
 _EXAMPLE_HEAD = f"""\
 # Settings of the Plexus registry. Command line and environment stand above this file, and

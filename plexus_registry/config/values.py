@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from plexus_registry.access import Policy
 from plexus_registry.backend import (
     DECLARED_FIELDS,
     Declaration,
@@ -150,6 +151,19 @@ def backend_or_off(name: str, given: object, context: Context) -> Declaration | 
     if isinstance(given, str) and given.strip().lower() in ("", OFF):
         return None
     return backend(name, given, context)
+
+
+def policy(name: str, given: object, context: Context) -> Policy:
+    """Accept who may write without a token."""
+    word = given.lower() if isinstance(given, str) else ""
+    if word not in list(Policy):
+        raise InvalidValue(name, given, f"one of {', '.join(Policy)}")
+    return Policy(word)
+
+
+def host_name(name: str, given: object, context: Context) -> str:
+    """Accept a host as browsers name it in a request: in lower case, without a port."""
+    return host(name, given, context).lower()
 
 
 def origin(name: str, given: object, context: Context) -> str:

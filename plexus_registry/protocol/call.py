@@ -8,13 +8,14 @@ from typing import Any
 
 import msgspec
 
+from plexus_registry.access import Client
 from plexus_registry.protocol.streams import ErrorStream, Stream
 
 Reply = Callable[[Sequence[bytes]], None]
 """Takes the content of each data item as JSON, once, now or later."""
 
-Handler = Callable[[Sequence[Any], str, Reply], None]
-"""Runs a method: parameter values in the order of declaration, the peer, the reply."""
+Handler = Callable[[Sequence[Any], Client, Reply], None]
+"""Runs a method: parameter values in the order of declaration, who calls, the reply."""
 
 
 class Call(msgspec.Struct, gc=False):
@@ -22,7 +23,7 @@ class Call(msgspec.Struct, gc=False):
 
     Attributes:
         stream: Makes the frames of what the handler replies.
-        handler: What to run, with these values, the peer, and a reply.
+        handler: What to run, with these values, the client, and a reply.
         values: The parameters, in the order of declaration.
         is_write: Its effect is in the order of submission, whenever its answer comes.
     """
@@ -33,6 +34,6 @@ class Call(msgspec.Struct, gc=False):
     is_write: bool = False
 
 
-def constant(values: Sequence[Any], peer: str, reply: Reply) -> None:
+def constant(values: Sequence[Any], client: Client, reply: Reply) -> None:
     """Answer with contents that were encoded beforehand: a `Handler`."""
     reply(values)

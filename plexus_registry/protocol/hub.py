@@ -14,6 +14,7 @@ from typing import Any
 
 import msgspec
 
+from plexus_registry.access import Access, Client
 from plexus_registry.errors import quote
 from plexus_registry.protocol import methods, schema
 from plexus_registry.protocol.activation import Activation
@@ -52,21 +53,29 @@ class Hub:
         registry: What the calls read and change.
         namespace: The hub's name, by which it introduces itself.
         version: The program's version, told in ``_info``.
+        access: Who may call what writes; clients of this machine unless given.
 
     Attributes:
         namespace: As given.
+        access: As given.
         schemas: What is published.
         now: Returns the time that goes into answers, in Unix seconds.
     """
 
     def __init__(
-        self, registry: Registry, *, namespace: str = DEFAULT_NAMESPACE, version: str = ""
+        self,
+        registry: Registry,
+        *,
+        namespace: str = DEFAULT_NAMESPACE,
+        version: str = "",
+        access: Access | None = None,
     ) -> None:
         self.namespace = namespace
+        self.access = Access() if access is None else access
         self.schemas = schema.describe(namespace)
         self.now = registry.now
         self._registry = registry
-        self._handlers = Activation(registry).handlers
+        self._handlers = Activation(registry, self.access).handlers
         self._direct: dict[str, Direct] = {}
         self._routed: dict[str, Routed] = {}
         self._unsubscribe: set[str] = set()
@@ -271,13 +280,13 @@ class Hub:
         assert isinstance(inner.stream, Stream)
         return Call(self._wrapping, self._run_nested, (inner, inner.stream), inner.is_write)
 
-    def _run_nested(self, values: Sequence[Any], peer: str, reply: Reply) -> None:
+    def _run_nested(self, values: Sequence[Any], client: Client, reply: Reply) -> None:
         inner, stream = values
 
         def wrap(contents: Sequence[bytes]) -> None:
             reply(stream.items(self.now(), contents))
 
-        inner.handler(inner.values, peer, wrap)
+        inner.handler(inner.values, client, wrap)
 
 
 # --- preparing ----------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import enum
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -22,6 +23,15 @@ ACTIVATION: Final = "registry"
 """Namespace of the one activation behind the hub."""
 
 
+class Right(enum.Enum):
+    """Who may call a method."""
+
+    READ = "read"
+    """Whoever can connect."""
+    WRITE = "write"
+    """Whoever the policy on writing allows to, see `plexus_registry.access`."""
+
+
 @dataclass(frozen=True, slots=True)
 class Method:
     """One published method.
@@ -32,6 +42,7 @@ class Method:
         parameters: In the order of their declaration.
         takes_bare_value: Routed params that are no object stand for the first parameter.
         is_write: Its effect is in the order of submission, whenever its answer comes.
+        right: Who may call it.
     """
 
     name: str
@@ -39,6 +50,7 @@ class Method:
     parameters: tuple[Parameter, ...] = ()
     takes_bare_value: bool = False
     is_write: bool = False
+    right: Right = Right.READ
 
 
 _NAME = Parameter("name", STRING, "Backend name", required=True)
@@ -59,6 +71,7 @@ REGISTRY_METHODS: Final = (
             Parameter("source", LENIENT_STRING, "auto if a hub announces itself"),
         ),
         is_write=True,
+        right=Right.WRITE,
     ),
     Method(
         "list",
@@ -83,10 +96,23 @@ REGISTRY_METHODS: Final = (
             Parameter("namespace", STRING, "New routing namespace"),
         ),
         is_write=True,
+        right=Right.WRITE,
     ),
-    Method("delete", "Forget a backend", (_NAME,), takes_bare_value=True, is_write=True),
     Method(
-        "ping", "Record that a backend is alive", (_NAME,), takes_bare_value=True, is_write=True
+        "delete",
+        "Forget a backend",
+        (_NAME,),
+        takes_bare_value=True,
+        is_write=True,
+        right=Right.WRITE,
+    ),
+    Method(
+        "ping",
+        "Record that a backend is alive",
+        (_NAME,),
+        takes_bare_value=True,
+        is_write=True,
+        right=Right.WRITE,
     ),
     Method(
         "deregister",
@@ -94,8 +120,9 @@ REGISTRY_METHODS: Final = (
         (_NAME,),
         takes_bare_value=True,
         is_write=True,
+        right=Right.WRITE,
     ),
-    Method("reload", "Read the configuration file again"),
+    Method("reload", "Read the configuration file again", right=Right.WRITE),
 )
 
 SCHEMA_METHOD: Final = Method("schema", "Describe this plugin, or only the method named in params")

@@ -27,6 +27,7 @@ from typing import Final
 
 import msgspec
 
+from plexus_registry.access import Client
 from plexus_registry.protocol import jsonrpc
 from plexus_registry.protocol.arguments import subscription_named_in
 from plexus_registry.protocol.call import Call
@@ -86,7 +87,7 @@ class Session:
 
     Args:
         hub: What can be called.
-        peer: Who the client is, for the log.
+        client: Who it is with.
         on_output: Called when an answer is there that `receive` or `advance` did not produce.
 
     Attributes:
@@ -94,13 +95,13 @@ class Session:
         unsent_bytes: About how much there is in `messages_to_send`.
     """
 
-    def __init__(self, hub: Hub, *, peer: str, on_output: Callable[[], None]) -> None:
+    def __init__(self, hub: Hub, *, client: Client, on_output: Callable[[], None]) -> None:
         self.pending = 0
         self.unsent_bytes = 0
         self._tracebacks = 0
         self._hub = hub
         self._now = hub.now
-        self._peer = peer
+        self._client = client
         self._on_output = on_output
         self._out: list[bytes] = []
         self._in_turn = False
@@ -275,7 +276,7 @@ class Session:
         )
         self.pending += 1
         try:
-            call.handler(call.values, self._peer, reply)
+            call.handler(call.values, self._client, reply)
         except Exception as error:
             if is_answered:
                 self._log_error(error)
@@ -319,7 +320,7 @@ class Session:
         logger.error(
             "internal error reference=%s peer=%s error=%s",
             reference,
-            self._peer,
+            self._client.label,
             type(error).__name__,
             exc_info=shown,
         )

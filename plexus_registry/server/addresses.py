@@ -4,13 +4,21 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
+import ipaddress
+import os
 import socket
 import struct
+from pathlib import Path
 
+from plexus_registry.access import Client, Trust
 from plexus_registry.errors import ListenError
 
-_PEER_CREDENTIALS = struct.Struct("3i")
+# pid_t, uid_t, gid_t
+_PEER_CREDENTIALS = struct.Struct("iII")
+_OVERFLOW_UID = 65534
+"""user_namespaces(7); it is nobody's on every distribution."""
 _NOT_HERE = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 
 
@@ -66,19 +74,53 @@ def label_of(address: object) -> str:
     return f"unix:{address}"
 
 
-def peer_of(sock: socket.socket, address: object) -> str:
-    """Name the other end of a connection: ``127.0.0.1:40000`` or ``unix:pid=PID,uid=UID``.
+def client_of(sock: socket.socket, address: object) -> Client:
+    """Tell who the other end of a connection is, as far as the kernel knows.
+
+    Its label is ``127.0.0.1:40000`` or ``unix:pid=PID,uid=UID``.
 
     Args:
         sock: As it was accepted.
         address: The other end's, as it came with the socket.
     """
     if sock.family != socket.AF_UNIX:
-        return label_of(address)
+        # Its own address counts, not ours: with route_localnet (ip-sysctl) others can reach
+        # 127.0.0.1, but nobody can get an answer to there.
+        assert isinstance(address, tuple)
+        return Client(label_of(address), Trust.LOCAL if is_loopback(address[0]) else Trust.REMOTE)
     # SO_PEERCRED, unix(7): who connected, from the kernel.
     credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER_CREDENTIALS.size)
     pid, uid, _ = _PEER_CREDENTIALS.unpack(credentials)
-    return f"unix:pid={pid},uid={uid}"
+    # Whoever our user namespace does not know has the overflow id, one for all.
+    is_owner = uid in (0, os.geteuid()) and uid != _OVERFLOW_UID
+    return Client(f"unix:pid={pid},uid={uid}", Trust.OWNER if is_owner else Trust.LOCAL)
+
+
+def is_loopback(host: str) -> bool:
+    """Tell whether an IP address is of this machine alone, also if IPv4 is mapped into IPv6."""
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return (mapped or address).is_loopback
+
+
+def own_names(hosts: Path = Path("/etc/hosts")) -> frozenset[str]:
+    """Return how this machine is called, in lower case, without asking anybody else.
+
+    They are its host name, its first label, the name in mDNS, and those that stand beside one of
+    these in hosts(5): the full name is there.
+    """
+    name = socket.gethostname().lower()
+    short = name.partition(".")[0]
+    names = {name, short, f"{short}.local"} - {"", ".local"}
+    with contextlib.suppress(OSError, UnicodeDecodeError):
+        for line in hosts.read_text(encoding="utf-8").lower().splitlines():
+            beside = set(line.partition("#")[0].split()[1:])
+            if beside & {name, short}:
+                names |= beside
+    return frozenset(names)
 
 
 def _explain(error: OSError, host: str, port: int) -> str:

@@ -12,24 +12,26 @@ from __future__ import annotations
 import asyncio
 import http
 import logging
+import socket
 from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from websockets.frames import CloseCode, Frame, Opcode
-from websockets.http11 import Request
+from websockets.http11 import Request, Response
 from websockets.protocol import SEND_EOF, State
 from websockets.server import ServerProtocol
 
-from plexus_registry.errors import quote
+from plexus_registry.access import Client
 from plexus_registry.protocol.session import Session
 from plexus_registry.server.framing import text_frames
 from plexus_registry.server.handshake import (
     END_OF_HEAD,
     TOO_MANY,
+    Refusal,
+    admit,
     judge_head,
     plain_response,
-    refuse_upgrade,
 )
 from plexus_registry.server.outflow import Outflow
 
@@ -54,14 +56,15 @@ class Connection(asyncio.BufferedProtocol):
 
     Args:
         server: Whose connection it is.
-        peer: Who the client is, for the log.
+        client: Who it is with, as far as the kernel knows.
     """
 
     transport: asyncio.Transport
     _outflow: Outflow
 
-    def __init__(self, server: Server, peer: str) -> None:
-        self.peer = peer
+    def __init__(self, server: Server, client: Client) -> None:
+        self.peer = client.label
+        self._client = client
         self._server = server
         self._loop = server.loop
         self._websocket = ServerProtocol(max_size=server.max_message_size, logger=_library_logger)
@@ -175,16 +178,24 @@ class Connection(asyncio.BufferedProtocol):
                 self.peer,
             )
         else:
-            refusal = refuse_upgrade(websocket, request.headers, server.allowed_origins)
-            response = refusal or websocket.accept(request)
-            if response.status_code == http.HTTPStatus.FORBIDDEN:
-                origin = quote(request.headers.get_all("Origin")[0])
-                server.notices.warning("handshake refused origin=%s peer=%s", origin, self.peer)
+            response = self._judge(request)
         websocket.send_response(response)
         if websocket.state is State.OPEN:
             self._cancel_timer()
-            self._session = Session(self._server.hub, peer=self.peer, on_output=self._schedule_turn)
+            self._session = Session(server.hub, client=self._client, on_output=self._schedule_turn)
             logger.debug("connection open peer=%s", self.peer)
+
+    def _judge(self, request: Request) -> Response:
+        """Accept or refuse a request; from now on it is known who the client is."""
+        websocket, server = self._websocket, self._server
+        is_unix = self.transport.get_extra_info("socket").family == socket.AF_UNIX
+        who = admit(websocket, request.headers, self._client, server.terms, is_unix=is_unix)
+        if isinstance(who, Refusal):
+            if who.notice:
+                server.notices.warning(who.notice, who.shown, self.peer)
+            return who.response
+        self._client, self.peer = who, who.label
+        return websocket.accept(request)
 
     def _refuse(self, response: bytes) -> None:
         """Answer with *response* and end the connection; what follows it is not looked at."""

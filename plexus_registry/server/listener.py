@@ -15,8 +15,9 @@ from collections.abc import Collection
 from typing import Final
 
 from plexus_registry.protocol.hub import Hub
-from plexus_registry.server.addresses import label_of, listening_sockets, peer_of
+from plexus_registry.server.addresses import client_of, label_of, listening_sockets, own_names
 from plexus_registry.server.connection import READ_BYTES, Connection
+from plexus_registry.server.handshake import Terms
 from plexus_registry.server.notices import Notices
 
 logger = logging.getLogger(__name__)
@@ -47,6 +48,8 @@ class Server:
         max_message_size: Of a message from a client, in bytes; above it the connection is
             closed with 1009.
         allowed_origins: Origins of web pages that may connect, beside those on this host.
+        allowed_hosts: Names of this host that clients may use, in lower case, beside those that
+            it knows itself.
         handshake_timeout_s: How long a client may take until its HTTP request is complete.
         close_timeout_s: How long a client whose connection is closing may take nothing of what
             is sent to it, and not end its half.
@@ -57,6 +60,7 @@ class Server:
         addresses: Where it listens, as ``host:port`` or a path.
         connections: Those that are open.
         notices: Logs what clients can cause at will.
+        terms: On which clients are admitted.
         read_buffer: Where connections receive into, one after another.
     """
 
@@ -67,6 +71,7 @@ class Server:
         max_connections: int = DEFAULT_MAX_CONNECTIONS,
         max_message_size: int = DEFAULT_MAX_MESSAGE_SIZE,
         allowed_origins: Collection[str] = (),
+        allowed_hosts: Collection[str] = (),
         handshake_timeout_s: float = DEFAULT_HANDSHAKE_TIMEOUT_S,
         close_timeout_s: float = DEFAULT_CLOSE_TIMEOUT_S,
         slow_reader_timeout_s: float = DEFAULT_SLOW_READER_TIMEOUT_S,
@@ -74,7 +79,7 @@ class Server:
         self.hub = hub
         self.max_connections, self._accepted_max = _limits(max_connections)
         self.max_message_size = max_message_size
-        self.allowed_origins = frozenset(allowed_origins)
+        self.terms = Terms(hub.access, frozenset(allowed_origins), own_names() | {*allowed_hosts})
         self.handshake_timeout_s = handshake_timeout_s
         self.close_timeout_s = close_timeout_s
         self.slow_reader_timeout_s = slow_reader_timeout_s
@@ -143,7 +148,7 @@ class Server:
                     label_of(address),
                 )
             else:
-                self._begin(Connection(self, peer_of(sock, address)), sock)
+                self._begin(Connection(self, client_of(sock, address)), sock)
 
     def _begin(self, connection: Connection, sock: socket.socket) -> None:
         def done(task: asyncio.Task[object]) -> None:

@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Self
 
 from plexus_registry import __version__
+from plexus_registry.access import Access
 from plexus_registry.backend import Declaration
 from plexus_registry.catalog import Catalog
 from plexus_registry.config.settings import Settings
@@ -23,7 +24,9 @@ from plexus_registry.protocol.hub import Hub
 from plexus_registry.registry import Registry
 from plexus_registry.rules import AutoRegister, Event, Failed, Request
 from plexus_registry.server.listener import Server
+from plexus_registry.server.notices import Notices
 from plexus_registry.service.declarations import DeclarationReader
+from plexus_registry.service.reading import Reading
 from plexus_registry.service.worker import Worker
 from plexus_registry.store.port import Salvage
 from plexus_registry.store.sqlite import SqliteStore
@@ -123,23 +126,26 @@ class Service:
         reader = DeclarationReader(
             settings.config, settings.backends, unreadable_names=lambda: store.unreadable_names
         )
+        access = Access(settings.write_access, warn=Notices(logger).warning)
+        reading = Reading(reader, settings.token_file, access)
         self._registry = Registry(
             store,
             Catalog(await commits.run(store.load)),
             commits=commits,
             reads=reads,
-            declarations=reader,
+            declarations=reading,
             later=loop.call_later,
         )
-        self._registry.on_reloaded = partial(self._reload_ends, reader)
+        self._registry.on_reloaded = partial(self._reload_ends, reader, reading)
         self._undo.push_async_callback(self._drain)
         self.phase = "applying what is declared"
         # Watched first, then read: what changes in between is not missed.
-        watch = Watch(settings.config, self._files_changed, loop=loop)
+        also = [settings.token_file] if settings.token_file else []
+        watch = Watch(settings.config, self._files_changed, loop=loop, also=also)
         self._undo.callback(watch.stop)
         watch.start()
         self._registry.on_reload = partial(self._reload_begins, watch)
-        declared = await reads.run(partial(reader, False))
+        declared = await reads.run(partial(reading, False))
         if declared is not None:
             await self._expect(partial(self._registry.follow, declared, peer="start"))
         if not self._warn_of_missing_file(reader) and reader.is_absent:
@@ -148,10 +154,16 @@ class Service:
         if settings.auto_register is not None:
             await self._auto_register(settings.auto_register, store.unreadable_names)
         self._server = Server(
-            Hub(self._registry, namespace=settings.hub_namespace, version=__version__),
+            Hub(
+                self._registry,
+                namespace=settings.hub_namespace,
+                version=__version__,
+                access=access,
+            ),
             max_connections=settings.max_connections,
             max_message_size=settings.max_message_size,
             allowed_origins=settings.allowed_origins,
+            allowed_hosts={settings.host.lower(), *settings.allowed_hosts},
         )
         self._undo.push_async_callback(self._server.stop)
         for passed in self._sockets:
@@ -242,11 +254,11 @@ class Service:
         watch.note_reading()
         self.on_reload()
 
-    def _reload_ends(self, reader: DeclarationReader, event: Event) -> None:
+    def _reload_ends(self, reader: DeclarationReader, reading: Reading, event: Event) -> None:
         self.on_reloaded()
         if not isinstance(event, Failed):
             self._warn_of_missing_file(reader)
-        elif reader.is_sound:
+        elif reading.is_sound:
             # What was read is right and could not be written. Nobody saves the file again when
             # the disk has space again, so try by ourselves.
             reader.forget()

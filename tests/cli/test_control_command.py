@@ -118,6 +118,7 @@ def test_help_lists_the_commands(tmp_path: Path, option: str) -> None:
     assert [line.split()[0] for line in commands.splitlines() if line[:3].strip()] == [
         "backup",
         "reload",
+        "token",
     ]
     for command in ("backup", "reload"):
         own = ctl(tmp_path, command, option)

@@ -172,6 +172,8 @@ BAD_VALUES = {
     "hub_namespace": ("a.b", "1 to 64 of the characters"),
     "backends": ("a=http://h:1", "NAME=ws://HOST:PORT"),
     "auto_register": ("a=ws://h", "NAME=ws://HOST:PORT"),
+    "write_access": ("closed", "one of local, token, open"),
+    "allowed_hosts": ("a.example:4445", "a DNS name, an IPv4 address or an IPv6 address"),
     "allowed_origins": ("example.org", "scheme://host"),
     "max_connections": ("0", "an integer from 1 to 1000000"),
     "max_message_size": ("1K", "an integer from 1024 to 10485760"),
@@ -338,10 +340,24 @@ def test_check_config_tells_what_is_sound(tmp_path: Path, program: tuple[str, ..
     (files / "backends.toml").write_text('[[backend]]\nname = "a"\nhost = "h"\nport = 1\n')
     (files / "backends.d").mkdir()
     (files / "backends.d" / "b.toml").write_text('[[backend]]\nname = "b"\nhost = "h"\nport = 1\n')
+    (files / "tokens").write_text(f"ci:{'0' * 64}\n")
+    (files / "tokens").chmod(0o600)
     assert answered(run(tmp_path, "--check-config", program=program)).splitlines() == [
         f"settings are sound: {files}/registry.toml",
         f"declared backends are sound: 2 in {files}/backends.toml, {files}/backends.d/b.toml",
+        f"access tokens are sound: 1 in {files}/tokens",
     ]
+
+
+def test_fault_of_the_tokens_is_told_and_refuses_the_start(tmp_path: Path) -> None:
+    """By --check-config and by the start, with file and line and status 78."""
+    file = folder(tmp_path) / "tokens"
+    file.write_text("# mine\nnonsense\n")
+    file.chmod(0o600)
+    for arguments in (["--check-config"], ["--port", "0"]):
+        ended = run(tmp_path, *arguments)
+        assert ended.returncode == 78
+        assert f"{file}:2: this is no token, expected NAME:SHA256" in ended.stderr
 
 
 def faulty(home: Path) -> list[str]:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from plexus_registry.access import Policy
 from plexus_registry.backend import Declaration
 from plexus_registry.config.settings import (
     DEFAULT_AUTO_REGISTER,
@@ -76,6 +77,9 @@ def test_defaults_without_any_source(home: Path) -> None:
         hub_namespace="registry-hub",
         backends=(),
         auto_register=DEFAULT_AUTO_REGISTER,
+        write_access=Policy.LOCAL,
+        token_file=home / ".config/plexus/tokens",
+        allowed_hosts=(),
         allowed_origins=(),
         max_connections=10_000,
         max_message_size=1_048_576,
@@ -108,6 +112,9 @@ def test_every_setting_can_be_given_in_all_three_spellings(home: Path) -> None:
         "hub_namespace": "h",
         "backends": "a=ws://h:1",
         "auto_register": "none",
+        "write_access": "token",
+        "token_file": "/t",
+        "allowed_hosts": "x.example",
         "allowed_origins": "https://x",
         "max_connections": "7",
         "max_message_size": "2048",
@@ -314,6 +321,14 @@ def test_xdg_directories_count_if_absolute(home: Path) -> None:
     assert found.settings.config == Path("/xc/plexus/backends.toml")
     assert found.settings.database == Path("/xs/plexus-registry/registry.db")
     assert resolve({}, relative, home).settings == resolve({}, {}, home).settings
+
+
+def test_tokens_are_a_credential_if_systemd_passes_one(home: Path) -> None:
+    """Else they are beside the other files; other credentials do not matter."""
+    environ = {"CREDENTIALS_DIRECTORY": str(home), "CONFIGURATION_DIRECTORY": "/etc/plexus"}
+    assert resolve({}, environ, home).settings.token_file == Path("/etc/plexus/tokens")
+    (home / "tokens").touch()
+    assert resolve({}, environ, home).settings.token_file == home / "tokens"
 
 
 @pytest.mark.parametrize("directory", [".config", "xdg"])

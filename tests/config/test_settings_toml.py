@@ -28,6 +28,9 @@ ARGUMENTS = st.fixed_dictionaries(
         "log_level": st.sampled_from(["warn", "debug"]),
         "backends": st.lists(st.sampled_from(["é=ws://h:1", '"=wss://[::1]:2'])),
         "auto_register": st.sampled_from(["none", 'a"=ws://h:1']),
+        "write_access": st.sampled_from(["local", "Token", "open"]),
+        "token_file": st.sampled_from(["/t", "t/tokens"]),
+        "allowed_hosts": st.sampled_from(["", "A.example", "a.example,b"]),
         "allowed_origins": st.sampled_from(["", "https://x", "https://x,http://[::1]:1"]),
     },
 )
@@ -38,7 +41,7 @@ def test_rendered_settings_load_back(arguments: dict[str, object]) -> None:
     """Saved as a settings file, the text gives the same settings, whatever the names of files."""
     resolved = resolve(arguments, {}, HOME)
     tables = tomllib.loads(settings_toml.render(resolved))
-    lists = {key: ",".join(tables.pop(key)) for key in ["allowed_origins"]}
+    lists = {key: ",".join(tables.pop(key)) for key in ["allowed_hosts", "allowed_origins"]}
 
     again = resolve(tables | lists, {}, HOME)
 
@@ -54,7 +57,9 @@ def test_rendered_settings_saved_to_a_file_load_back(tmp_path: Path) -> None:
     again = resolve({"settings": str(saved)}, {}, Path("/elsewhere"))
 
     assert again.settings == resolved.settings
-    assert set(again.origins.values()) == {f"{saved}:{line}" for line in range(2, 13)}
+    assert set(again.origins.values()) == {
+        f"{saved}:{line}" for line in range(2, 2 + len(SETTINGS))
+    }
 
 
 def test_origins_are_aligned_comments(tmp_path: Path) -> None:
@@ -91,7 +96,7 @@ def test_example_sets_nothing_until_it_is_uncommented(tmp_path: Path) -> None:
 
     assert tomllib.loads(text) == {}
     not_set = {name for name, origin in found.origins.items() if origin == "default"}
-    assert not_set == {"database", "config"}  # these depend on who runs the registry
+    assert not_set == {"database", "config", "token_file"}  # these depend on who runs the registry
     for name in not_set:
         assert f"\n# for example: {name} = " in text
     assert found.settings == default.settings

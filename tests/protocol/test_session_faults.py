@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from plexus_registry.access import Client
 from plexus_registry.protocol.call import Call, Reply, constant
 from plexus_registry.protocol.hub import Hub
 from plexus_registry.protocol.session import TRACEBACKS_MAX
@@ -41,15 +42,15 @@ class FaultyHub(Hub):
         stream = Stream(notification="result", provenance=[], content_type="faulty", plexus_hash="")
         return Call(stream, handlers[method], (b"1",))
 
-    def _run(self, values: Sequence[Any], peer: str, reply: Reply) -> None:
+    def _run(self, values: Sequence[Any], client: Client, reply: Reply) -> None:
         raise KeyError("no such thing")
 
-    def _run_late(self, values: Sequence[Any], peer: str, reply: Reply) -> None:
+    def _run_late(self, values: Sequence[Any], client: Client, reply: Reply) -> None:
         self.late = reply
         raise KeyError("and a reply later")
 
-    def _run_twice(self, values: Sequence[Any], peer: str, reply: Reply) -> None:
-        constant(values, peer, reply)
+    def _run_twice(self, values: Sequence[Any], client: Client, reply: Reply) -> None:
+        constant(values, client, reply)
         raise KeyError("after the reply")
 
 

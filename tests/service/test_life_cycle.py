@@ -148,7 +148,8 @@ def test_signals_while_stopping_are_harmless(tmp_path: Path) -> None:
         # A client that never answers the close frame holds the daemon in its stopping.
         with socket.create_connection((host, int(port)), TIMEOUT_S) as silent:
             silent.sendall(
-                b"GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+                b"GET / HTTP/1.1\r\nHost: localhost\r\n"
+                b"Upgrade: websocket\r\nConnection: Upgrade\r\n"
                 b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n\r\n"
             )
             assert silent.recv(1024).startswith(b"HTTP/1.1 101")

@@ -73,8 +73,9 @@ def environment(home: Path, **variables: str) -> dict[str, str]:
     inherited = {
         name: value
         for name, value in os.environ.items()
-        if not name.startswith(("REGISTRY_", "XDG_", "RUST_", "LISTEN_"))
-        and name not in ("STATE_DIRECTORY", "CONFIGURATION_DIRECTORY", "NOTIFY_SOCKET")
+        if not name.startswith(("REGISTRY_", "PLEXUS_REGISTRY_", "XDG_", "RUST_", "LISTEN_"))
+        and name not in ("STATE_DIRECTORY", "CONFIGURATION_DIRECTORY", "CREDENTIALS_DIRECTORY")
+        and name != "NOTIFY_SOCKET"
     }
     return {**inherited, "HOME": str(home), "PYTHONUNBUFFERED": "1", **variables}
 

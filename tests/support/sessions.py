@@ -8,6 +8,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+from plexus_registry.access import Client, Trust
 from plexus_registry.catalog import Catalog
 from plexus_registry.protocol.hub import Hub
 from plexus_registry.protocol.session import Session
@@ -16,6 +17,7 @@ from plexus_registry.rules import Declare
 from support.memory import InlineOffload, MemoryStore
 
 NOW = 1_800_000_000
+CLIENT = Client("test", Trust.LOCAL)
 
 
 class Desk:
@@ -46,7 +48,7 @@ class Desk:
 
     def new_session(self, on_output: Callable[[], None] | None = None) -> Session:
         """Return one more session with the same registry."""
-        return Session(self.hub, peer="test", on_output=on_output or self._count_output)
+        return Session(self.hub, client=CLIENT, on_output=on_output or self._count_output)
 
     def _count_output(self) -> None:
         self.outputs += 1
