@@ -63,7 +63,7 @@ def test_readme_for_operators_works_as_typed(
             assert not (machine.root / STATE.lstrip("/")).exists()
             # What the operator put there stays, as dpkg has it.
             left = sorted(path.name for path in (machine.root / "etc/plexus").rglob("*"))
-            assert left == ["backends.d", "prod.toml"]
+            assert left == ["backends.d", "prod.toml", "tokens"]
 
         checks: dict[str, Callable[[], None]] = {
             "systemctl reload plexus-registry": is_declared,
