@@ -15,7 +15,7 @@ import logging
 import socket
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, cast
 
 from websockets.frames import CloseCode, Frame, Opcode
 from websockets.http11 import Request, Response
@@ -85,8 +85,8 @@ class Connection(asyncio.BufferedProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin: wait for the HTTP request, for a bounded time."""
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
+        # Not asserted: the transports of other event loops do not derive from asyncio's.
+        self.transport = transport = cast(asyncio.Transport, transport)
         self._outflow = Outflow(transport)
         self._set_timer(self._server.handshake_timeout_s)
         self._server.remember(self)
