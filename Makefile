@@ -128,6 +128,11 @@ fuzz: ## look for inputs that break what must hold; ARGS='frames --seconds 60'
 	@$(call install,fuzz)
 	PYTHONPATH=tests exec '$(VENV)/bin/python' -m fuzz $(ARGS)
 
+.PHONY: soak
+soak: ## load one registry for ten minutes and see whether it grows; ARGS='--seconds 60' for one
+	@$(call install)
+	'$(VENV)/bin/python' -m bench.soak $(ARGS)
+
 .PHONY: lint
 lint: ## check style, format and types
 	@$(call install,lint)

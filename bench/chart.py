@@ -29,15 +29,15 @@ def chart(machine: Mapping[str, str], rows: Sequence[Row]) -> str:
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{height}"'
         f' viewBox="0 0 {WIDTH} {height}" font-family="sans-serif" font-size="12">',
         f'<rect width="{WIDTH}" height="{height}" fill="#fff"/>',
-        _text(12, 22, "How often each bar is met (1 is just met, right is better)", size=15),
-        _text(12, 42, f"{machine['processor']}, Python {machine['Python']}", colour="#666"),
+        text_element(12, 22, "How often each bar is met (1 is just met, right is better)", size=15),
+        text_element(12, 42, f"{machine['processor']}, Python {machine['Python']}", colour="#666"),
     ]
     for power in range(DECADES[0], DECADES[1] + 1):
         x, value = _x(10.0**power), f"{10.0**power:g}×"
         colour = "#333" if power == 0 else "#ddd"
         end = height - 24
         parts.append(f'<line x1="{x}" y1="{TOP - 6}" x2="{x}" y2="{end}" stroke="{colour}"/>')
-        parts.append(_text(x, height - 8, value, anchor="middle", colour="#666"))
+        parts.append(text_element(x, height - 8, value, anchor="middle", colour="#666"))
     for index, row in enumerate(drawn):
         parts += _bar(row, TOP + LINE * index)
     return "\n".join([*parts, "</svg>", ""])
@@ -49,9 +49,9 @@ def _bar(row: Row, y: int) -> list[str]:
     colour = MET if row.margin >= 1 else MISSED
     left, width = min(one, x), max(abs(x - one), 1)
     return [
-        _text(LABELS - 12, y + 12, f"{row.what} ({row.bar})", anchor="end"),
+        text_element(LABELS - 12, y + 12, f"{row.what} ({row.bar})", anchor="end"),
         f'<rect x="{left}" y="{y}" width="{width}" height="{LINE - 6}" fill="{colour}"/>',
-        _text(WIDTH - 12, y + 12, f"{row.margin:.2f}×", anchor="end", colour=colour),
+        text_element(WIDTH - 12, y + 12, f"{row.margin:.2f}×", anchor="end", colour=colour),
     ]
 
 
@@ -61,9 +61,10 @@ def _x(margin: float) -> int:
     return LABELS + round(min(place, 1.0) * (WIDTH - LABELS - NUMBERS))
 
 
-def _text(
+def text_element(
     x: int, y: int, text: str, *, anchor: str = "start", colour: str = "#222", size: int = 12
 ) -> str:
+    """Return a line of text as SVG."""
     return (
         f'<text x="{x}" y="{y}" text-anchor="{anchor}" fill="{colour}" font-size="{size}">'
         f"{escape(text)}</text>"

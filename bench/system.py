@@ -50,6 +50,16 @@ def cpu_s(pid: int) -> float:
     return sum(int(thread.read_text("ascii").split()[0]) for thread in threads) / 1e9
 
 
+def descriptors(pid: int) -> int:
+    """Return how many files a process has open."""
+    return len(os.listdir(f"/proc/{pid}/fd"))
+
+
+def threads(pid: int) -> int:
+    """Return how many threads a process has."""
+    return len(os.listdir(f"/proc/{pid}/task"))
+
+
 def data_segments_received(sock: socket.socket) -> int:
     """Return how many TCP segments with data came in (tcp(7), ``TCP_INFO``)."""
     info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, TCP_INFO_DATA_SEGS_IN + 4)

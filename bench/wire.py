@@ -32,19 +32,33 @@ TIMEOUT_S: Final = 60.0
 """After which a server that does not answer is given up."""
 
 
-def masked_frame(text: bytes) -> bytes:
-    """Return a masked text frame (RFC 6455, 5.2)."""
-    size = len(text)
-    head = bytes((0x81, 0x80 | size)) if size < 126 else struct.pack("!BBH", 0x81, 0x80 | 126, size)
+TEXT, CONTINUATION, CLOSE = 0x1, 0x0, 0x8
+"""Opcodes, RFC 6455, section 5.2."""
+
+
+def masked_frame(text: bytes, opcode: int = TEXT, *, is_last: bool = True) -> bytes:
+    """Return a masked frame (RFC 6455, 5.2)."""
+    size, first = len(text), opcode | (0x80 if is_last else 0)
+    if size < 126:
+        head = bytes((first, 0x80 | size))
+    elif size < 65536:
+        head = struct.pack("!BBH", first, 0x80 | 126, size)
+    else:
+        head = struct.pack("!BBQ", first, 0x80 | 127, size)
     key = int.from_bytes((MASK * (size // 4 + 1))[:size])
     return head + MASK + (int.from_bytes(text) ^ key).to_bytes(size)
 
 
 def call(method: str, **params: Any) -> bytes:
     """Return the frame of a call through the hub, as Plexus clients make it."""
+    return masked_frame(request(method, **params))
+
+
+def request(method: str, **params: Any) -> bytes:
+    """Return the message of a call through the hub."""
     arguments = {"method": f"registry.{method}", "params": params}
     message = {"jsonrpc": "2.0", "id": 5, "method": "registry-hub.call", "params": arguments}
-    return masked_frame(json.dumps(message, separators=(",", ":")).encode())
+    return json.dumps(message, separators=(",", ":")).encode()
 
 
 class Requests(Protocol):
@@ -135,10 +149,10 @@ def ask(sock: socket.socket, frame: bytes) -> bytes:
     return receive(sock, 1)
 
 
-def receive(sock: socket.socket, count: int) -> bytes:
-    """Return what is received until *count* answers are complete."""
+def receive(sock: socket.socket, count: int, mark: bytes = DONE) -> bytes:
+    """Return what is received until *count* answers are complete, each with one *mark*."""
     received = bytearray()
-    while not _is_whole(received) or received.count(DONE) < count:
+    while not _is_whole(received) or received.count(mark) < count:
         chunk = sock.recv(262144)
         if not chunk:
             raise ConnectionError(f"the server closed after {bytes(received[:200])!r}")
