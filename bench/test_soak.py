@@ -19,8 +19,8 @@ from bench.soak import samples
 from bench.soak.samples import Sample
 from support.timing import SCALE
 
-ANSWERLESS = {"leave_unfinished", "read_slowly", "replace", "reset", "save"}
-"""Steps that need not get an answer: clients that leave, and files."""
+ANSWERLESS = {"leave_unfinished", "read_slowly", "replace", "reset", "save", "wait_to_be_cut"}
+"""Steps that need not get an answer: clients that leave or wait, and files."""
 
 
 def steady(count: int = 100) -> list[Sample]:

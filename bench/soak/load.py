@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import random
+import select
 import socket
 import time
 from collections import Counter, deque
@@ -25,7 +26,7 @@ STANDING: Final = 16
 KEPT: Final = 100
 """Entries that clients have registered; each new one takes the place of the oldest."""
 DECLARED_MAX: Final = 100
-UNFINISHED_MAX: Final = 16
+UNFINISHED_MAX: Final = 4
 SLOW_MAX: Final = 4
 SLOW_REQUESTS: Final = 300
 BATCH: Final = 20
@@ -67,6 +68,7 @@ class MixedLoad:
         self._standing: deque[socket.socket] = deque()
         self._unfinished: deque[socket.socket] = deque()
         self._slow: deque[socket.socket] = deque()
+        self._patient = strangers.unfinished(port)
         self._declared = 0
         self._by_weight: list[tuple[int, Callable[[], int]]] = [
             (8, self.read),
@@ -80,6 +82,7 @@ class MixedLoad:
             (1, self.reload),
             (1, self.replace),
             (1, self.leave_unfinished),
+            (1, self.wait_to_be_cut),
             (1, self.read_slowly),
             *(
                 (2, self._stranger(client))
@@ -121,7 +124,7 @@ class MixedLoad:
             self._write(is_sound=True)
             expect(wire.ask(sock, wire.call("reload")), b'"reloaded"')
             listed = wire.ask(sock, wire.call("list", active_only=False))
-        for held in (*self._standing, *self._unfinished, *self._slow):
+        for held in (*self._standing, *self._unfinished, *self._slow, self._patient):
             held.close()
         expect(listed, b'"registered_at"', self._declared)
 
@@ -242,6 +245,15 @@ class MixedLoad:
         if len(self._unfinished) > UNFINISHED_MAX:
             self._unfinished.popleft().close()
         return 0
+
+    def wait_to_be_cut(self) -> int:
+        """Stop in the middle of a handshake until the registry has had enough."""
+        if not select.select([self._patient], [], [], 0)[0]:
+            return 0
+        with self._patient as sock:
+            expect(sock.recv(1) or b"closed", b"closed")
+        self._patient = strangers.unfinished(self._port)
+        return 1
 
     def read_slowly(self) -> int:
         """Leave answers unread; read those that were left earlier, or leave for good."""
