@@ -6,8 +6,9 @@ from __future__ import annotations
 import contextlib
 import itertools
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -34,13 +35,13 @@ class Contender:
         child: The server.
         clients: Connections to it that stay open, so that rounds start at once.
         tallies: Of each round, by connections and depth.
-        cpu_s: Processor time of all rounds, likewise.
+        cpu_s: Processor time of each round, likewise.
     """
 
     child: Child
     clients: Sequence[Client]
     tallies: dict[tuple[int, int], list[Tally]] = field(default_factory=dict)
-    cpu_s: dict[tuple[int, int], float] = field(default_factory=dict)
+    cpu_s: dict[tuple[int, int], list[float]] = field(default_factory=dict)
 
     def run(self, load: tuple[int, int], requests: Requests, plan: Plan, warm_up_s: float) -> None:
         """Measure one round with so many connections and requests in flight on each."""
@@ -54,11 +55,16 @@ class Contender:
             warm_up_s=warm_up_s,
         )
         self.tallies.setdefault(load, []).append(tally)
-        self.cpu_s[load] = self.cpu_s.get(load, 0.0) + cpu_s(self.child.pid) - before
+        self.cpu_s.setdefault(load, []).append(cpu_s(self.child.pid) - before)
 
     def rates(self, load: tuple[int, int]) -> list[float]:
         """Return answers a second of each round."""
         return [tally.per_s for tally in self.tallies[load]]
+
+    def costs_us(self, load: tuple[int, int]) -> list[float]:
+        """Return the processor time of an answer in each round, in microseconds."""
+        rounds = zip(self.cpu_s[load], self.tallies[load], strict=True)
+        return [used / tally.answers * 1e6 for used, tally in rounds]
 
     def answers(self, load: tuple[int, int]) -> int:
         """Return how many answers came in all rounds."""
@@ -69,7 +75,8 @@ class Contender:
         return sum(tally.failed for tally in self.tallies[load])
 
 
-def _enter(stack: contextlib.ExitStack, child: Child, *, is_checked: bool = False) -> Contender:
+def enter(stack: contextlib.ExitStack, child: Child, *, is_checked: bool = False) -> Contender:
+    """Connect to a server until the stack is closed."""
     opened = stack.enter_context(clients(child.port, CONNECTIONS, is_checked=is_checked))
     return Contender(child, opened)
 
@@ -88,13 +95,14 @@ def register_all(child: Child, names: Sequence[str]) -> None:
                 raise ValueError(f"a registration failed: {answer!r}")
 
 
-def _take_turns(
+def take_turns(
     plan: Plan,
-    contenders: dict[str, Contender],
+    contenders: Mapping[str, Contender],
     loads: Sequence[tuple[int, int]],
     requests: Callable[[tuple[int, int]], Requests],
     warm_up_s: float = 0.1,
 ) -> None:
+    """Measure every server with every load, round by round."""
     for _ in range(plan.rounds):
         for load in loads:
             for contender in contenders.values():
@@ -132,7 +140,7 @@ def _processor_row(
 ) -> Row:
     """Show what an answer costs: a figure that other programs on the machine disturb little."""
     used = {
-        f"{name} {load[0]} × {load[1]}": contender.cpu_s[load] / contender.answers(load) * 1e6
+        f"{name} {load[0]} × {load[1]}": sum(contender.cpu_s[load]) / contender.answers(load) * 1e6
         for load in loads
         for name, contender in contenders.items()
     }
@@ -164,9 +172,9 @@ def measure_get(plan: Plan) -> Iterator[Row]:
             rust = stack.enter_context(servers.rust(plan.folder / "get-rust", plan.rust))
             register_all(rust, ["dev"])
             children[RUST] = rust
-        contenders = {name: _enter(stack, child) for name, child in children.items()}
+        contenders = {name: enter(stack, child) for name, child in children.items()}
         requests = Same(frame)
-        _take_turns(plan, contenders, (full, waiting, alone), lambda load: requests)
+        take_turns(plan, contenders, (full, waiting, alone), lambda load: requests)
         latencies = {
             name: open_loop(
                 contender.clients,
@@ -243,8 +251,8 @@ def measure_list(plan: Plan) -> Iterator[Row]:
             children[RUST] = stack.enter_context(rust)
         for child in children.values():
             register_all(child, names)
-        contenders = {name: _enter(stack, child) for name, child in children.items()}
-        _take_turns(plan, contenders, loads, lambda load: requests)
+        contenders = {name: enter(stack, child) for name, child in children.items()}
+        take_turns(plan, contenders, loads, lambda load: requests)
     if RUST not in contenders:
         for load in loads:
             yield Row(
@@ -271,17 +279,9 @@ def measure_register(plan: Plan) -> Iterator[Row]:
             _make_wal(folder, plan.rust)
             children[RUST_WAL] = stack.enter_context(servers.rust(folder, plan.rust))
         contenders = {
-            name: _enter(stack, child, is_checked=True) for name, child in children.items()
+            name: enter(stack, child, is_checked=True) for name, child in children.items()
         }
-
-        def requests(load: tuple[int, int]) -> Each:
-            per_s = 10_000 if load == (1, 1) else 30_000
-            return Each(
-                register_frame(name)
-                for name in itertools.islice(_names, 1000 + int(plan.seconds * per_s))
-            )
-
-        _take_turns(plan, contenders, loads, requests, warm_up_s=0)
+        take_turns(plan, contenders, loads, partial(new_names, plan), warm_up_s=0)
     yield from _rust_rows(plan, contenders, loads, "register, durable", ", each as it comes")
     yield _processor_row(contenders, loads, "register")
     for name, contender in contenders.items():
@@ -294,6 +294,13 @@ def measure_register(plan: Plan) -> Iterator[Row]:
                 answers=contender.answers(load),
                 samples={name: contender.rates(load)},
             )
+
+
+def new_names(plan: Plan, load: tuple[int, int]) -> Each:
+    """Return registrations of names that were never used, more than a round can take."""
+    per_s = 10_000 if load == (1, 1) else 30_000
+    names = itertools.islice(_names, 1000 + int(plan.seconds * per_s))
+    return Each(register_frame(name) for name in names)
 
 
 _DURABILITY = {
