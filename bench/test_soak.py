@@ -53,8 +53,8 @@ def test_short_soak_takes_every_step_and_finds_no_fault(tmp_path: Path) -> None:
     assert list((tmp_path / "work").iterdir()) == []
 
 
-@pytest.mark.parametrize("key", [measure.key for measure in samples.MEASURES])
-def test_steady_growth_of_any_measure_is_found(key: str) -> None:
+@pytest.mark.parametrize("key", ["rss", "descriptors", "threads", "database", "wal"])
+def test_steady_growth_is_found(key: str) -> None:
     """What grows all the time is named; what stays is not."""
     grown = steady()
     for one in grown:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -41,7 +42,8 @@ class Measure:
 
 MEASURES: Final = (
     Measure(key="rss", title="RSS MiB", digits=1, part=0.05, least=2),
-    Measure(key="pss", title="PSS MiB", digits=1, part=0.05, least=2),
+    # Shown only: other Pythons that come and go change how much of it is shared.
+    Measure(key="pss", title="PSS MiB", digits=1, least=math.inf),
     Measure(key="descriptors", title="descriptors", least=4),
     Measure(key="threads", title="threads"),
     Measure(key="database", title="database MiB", digits=2, part=0.05, least=1),
