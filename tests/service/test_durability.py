@@ -7,20 +7,16 @@ import contextlib
 import random
 import signal
 import sqlite3
-import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
-from websockets.exceptions import ConnectionClosed, InvalidHandshake
 
 from support.conversation import Conversation, conversation
 from support.daemon import daemon
-from support.timing import TIMEOUT_S, wait_until
+from support.load import Load, listed, stored
 
 
 def entries(client: Conversation) -> dict[str, Any]:
@@ -111,98 +107,20 @@ def test_session_with_a_kill_after_each_step_loses_nothing(tmp_path: Path) -> No
     print(f"restart after SIGKILL, to the first answer: {max(restarts):.2f} s at the most")
 
 
-@dataclass
-class Writer:
-    """Asks for one change after another and remembers what was answered.
-
-    Attributes:
-        known: The last answered state of each name; None if it was deleted.
-        name: The name that the unanswered request is about, if there is one.
-        answers: How many answers came.
-    """
-
-    label: str
-    known: dict[str, Any] = field(default_factory=dict)
-    name: str | None = None
-    answers: int = 0
-
-    def write(self, url: str, chance: random.Random) -> None:
-        """Write until the connection ends."""
-        try:
-            with conversation(url) as client:
-                while True:
-                    self._step(client, chance)
-        except (ConnectionClosed, InvalidHandshake, ConnectionError, EOFError):
-            return
-
-    def _step(self, client: Conversation, chance: random.Random) -> None:
-        present = [name for name, entry in self.known.items() if entry is not None]
-        method = chance.choice(["register", "register", "update", "delete"])
-        if not present or method == "register":
-            params = {"name": f"{self.label}{len(self.known)}", "host": "h", "port": 1}
-            method = "register"
-        else:
-            params = {"name": chance.choice(present)}
-            if method == "update":
-                params |= {
-                    "port": chance.randint(1, 65535),
-                    "description": "x" * chance.randint(1, 999),
-                }
-        self.name = str(params["name"])
-        content = client.call(f"registry.{method}", params).content
-        self.known[self.name] = content.get("backend")
-        self.name = None
-        self.answers += 1
-
-    def check(self, found: dict[str, Any]) -> None:
-        """Compare with what a restarted daemon has, and take that for what is known now."""
-        mine = {name: entry for name, entry in found.items() if name.startswith(self.label)}
-        for name in {*mine, *self.known} - {self.name}:
-            assert mine.get(name) == self.known.get(name)
-        if self.name is not None:  # either all of it or nothing
-            self.known[self.name] = mine.get(self.name)
-            self.name = None
-
-
-def answers_of(writers: list[Writer]) -> int:
-    """Count the answers of all."""
-    return sum(writer.answers for writer in writers)
-
-
-def have_answers(writers: list[Writer], goal: int) -> bool:
-    """Tell whether there are so many answers."""
-    return answers_of(writers) >= goal
-
-
 def test_kill_at_any_moment_loses_nothing_that_was_answered(tmp_path: Path) -> None:
-    """Rounds of concurrent writers, each ended by SIGKILL: all that was answered is there."""
+    """Rounds of concurrent clients, each ended by SIGKILL: all that was acknowledged is there."""
     chance = random.Random(20)
-    writers = [Writer(label) for label in ("a-", "b-", "c-", "d-")]
+    load = Load(tmp_path / ".config" / "plexus" / "backends.toml", chance)
     for _ in range(15):
         with daemon(tmp_path, ["--auto-register", "none"]) as running:
-            url = running.url
-            with conversation(url) as client:
-                found = entries(client)
-            for writer in writers:
-                writer.check(found)
-            threads = [
-                threading.Thread(target=writer.write, args=(url, random.Random(chance.random())))
-                for writer in writers
-            ]
-            goal = answers_of(writers) + chance.randint(1, 150)
-            for thread in threads:
-                thread.start()
-            wait_until(partial(have_answers, writers, goal), f"{goal} answers")
-            time.sleep(chance.random() / 1000)  # into the middle of a commit
-            running.stop(signal.SIGKILL)
-            for thread in threads:
-                thread.join(TIMEOUT_S)
-
-    with registry(tmp_path) as client:
-        found = entries(client)
-        for writer in writers:
-            writer.check(found)
-    print(f"answers compared: {answers_of(writers)}")
+            with conversation(running.url) as client:
+                assert load.settle(listed(client), is_served=True) == []
+            with load.on(running.url):
+                load.wait_for_acknowledgements(chance.randint(1, 150))
+                time.sleep(chance.random() / 1000)  # into the middle of a commit
+                running.stop(signal.SIGKILL)
+        assert load.settle(stored(tmp_path / ".local/state/plexus-registry/registry.db")) == []
+    print(f"acknowledgements compared: {load.acknowledged}")
 
 
 RUST_SCHEMA = """
