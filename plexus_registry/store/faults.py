@@ -41,6 +41,8 @@ _DAMAGED = (
     sqlite3.SQLITE_ERROR,  # our statements are sound, so the schema is not
 )
 _NO_UTF8 = (sqlite3.SQLITE_OK, sqlite3.OperationalError)  # Python's: the name of a column
+READ_BYTES = 1024 * 1024
+
 _NOT_WRITABLE = (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM)
 _NOT_PERMITTED = (errno.EACCES, errno.EPERM, errno.EROFS)
 
@@ -85,6 +87,35 @@ def _refusal(culprit: Path) -> str:
     return f"{os.strerror(errno.EACCES)} (the {kind} {culprit} is not writable, {advice})"
 
 
+def _unread(path: Path) -> OSError | None:
+    """Find out whether the disk does not give a file of the database: SQLite calls that corrupt.
+
+    A file that this process has open is read through the descriptor that is there, for to open
+    and close it would drop SQLite's locks, see `plexus_registry.store.migrations`.
+    """
+    held = {}
+    for number in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):  # closed since
+            held[os.readlink(f"/proc/self/fd/{number}")] = int(number)
+    for one in (path, path.with_name(f"{path.name}-wal")):
+        try:
+            if str(one) in held:
+                _read_through(held[str(one)])
+            elif one.exists():
+                with one.open("rb") as file:
+                    _read_through(file.fileno())
+        except OSError as exc:
+            exc.filename = str(one)
+            return exc
+    return None
+
+
+def _read_through(fd: int) -> None:
+    offset = 0
+    while read := len(os.pread(fd, READ_BYTES, offset)):
+        offset += read
+
+
 def primary_code(exc: sqlite3.Error) -> int:
     """Return SQLite's primary result code; 0 if Python raised the error by itself."""
     return int(getattr(exc, "sqlite_errorcode", sqlite3.SQLITE_OK)) & 0xFF
@@ -122,6 +153,12 @@ def faults(path: Path, *, busy: type[StoreError] = StoreUnavailable) -> Iterator
             what = _refusal(unwritable) if unwritable else _UNAVAILABLE[code]
             raise StoreUnavailable(
                 f"database {path} cannot be used: {what} ({exc.sqlite_errorname})"
+            ) from exc
+        unread = _unread(path) if code == sqlite3.SQLITE_CORRUPT else None
+        if unread is not None:
+            raise StoreUnavailable(
+                f"database {path} cannot be used: reading {unread.filename} failed:"
+                f" {unread.strerror}"
             ) from exc
         if code in _DAMAGED or (code, type(exc)) == _NO_UTF8:
             raise corrupt(path, exc) from exc
