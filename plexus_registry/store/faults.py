@@ -78,11 +78,29 @@ def _unwritable(path: Path) -> Path | None:
     return None if os.access(directory, os.W_OK) else directory
 
 
+def _is_on_read_only(path: Path) -> bool:
+    """Tell whether the file system of a database that is in use became read-only.
+
+    SQLite only knows that writing failed, and flags of the mount need not tell after an error of
+    the file system; the lock file can be opened and closed without harm.
+    """
+    try:
+        os.close(os.open(path.with_name(f"{path.name}.lock"), os.O_RDWR | os.O_NOFOLLOW))
+    except OSError as exc:
+        return exc.errno == errno.EROFS
+    return False
+
+
+def _on_read_only(culprit: Path) -> str:
+    kind = "directory" if culprit.is_dir() else "file"
+    return f"{os.strerror(errno.EROFS)} (the {kind} {culprit} is on it)"
+
+
 def _refusal(culprit: Path) -> str:
     """Say why a file or directory cannot be written, and what to do."""
     kind = "directory" if culprit.is_dir() else "file"
     if os.statvfs(culprit).f_flag & os.ST_RDONLY:
-        return f"{os.strerror(errno.EROFS)} (the {kind} {culprit} is on it)"
+        return _on_read_only(culprit)
     advice = f"permit user {os.getuid()} to write it"
     return f"{os.strerror(errno.EACCES)} (the {kind} {culprit} is not writable, {advice})"
 
@@ -151,6 +169,8 @@ def faults(path: Path, *, busy: type[StoreError] = StoreUnavailable) -> Iterator
         if code in _UNAVAILABLE:
             unwritable = _unwritable(path) if code in _NOT_WRITABLE else None
             what = _refusal(unwritable) if unwritable else _UNAVAILABLE[code]
+            if code == sqlite3.SQLITE_IOERR and _is_on_read_only(path):
+                what = _on_read_only(path)
             raise StoreUnavailable(
                 f"database {path} cannot be used: {what} ({exc.sqlite_errorname})"
             ) from exc
