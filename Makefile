@@ -115,6 +115,16 @@ system-test: ## build the Debian package and drive it on a booted Debian 13; nee
 	@$(call install,test)
 	'$(VENV)/bin/python' -m pytest tests/system $(ARGS)
 
+# tests/limits has no faults, but figures for the same document. With ARGS the document keeps the
+# rows of tests that do not run.
+.PHONY: fault-test
+fault-test: ## break disk, power and clock under the daemon, fill in docs/reliability.md; needs root
+	@$(call install,test)
+	report=$$(mktemp -d)
+	trap 'rm -rf "$$report"' EXIT
+	PLEXUS_FAULT_REPORT="$$report" '$(VENV)/bin/python' -m pytest tests/faults $(wildcard tests/limits) $(ARGS)
+	'$(VENV)/bin/python' tests/faults/report.py $(if $(ARGS),--keep) "$$report" docs/reliability.md
+
 # PLEXUS_BENCH_RUST=FILE, or ARGS=--rust with cargo, compares with the Rust program, too.
 .PHONY: bench
 bench: ## measure against the bars of the design, for some minutes; see docs/benchmarks.md

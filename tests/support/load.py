@@ -249,8 +249,9 @@ class Load:
     def stop_counting(self) -> None:
         """Let no acknowledgement count that arrives from now on, until the next `on`.
 
-        To be called before a power cut is played: of a machine that has no power there would be
-        none, while here a flush that is under way at the moment may end as if it had worked.
+        To be called before a power cut is played or a file system made to break down: a machine
+        without power sends none, while here Linux may end a flush that is under way at that moment
+        as if it had worked.
         """
         for worker in self._clients:
             worker.is_counting = False

@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: AGPL-3.0-only
+"""Reading, writing and flushing that fail, and what was acknowledged around it.
+
+Each round ends with a power cut, so that it shows whether a change that was acknowledged after a
+failed flush was on disk. What was refused before a later acknowledgement may not be there.
+"""
+
+from __future__ import annotations
+
+import random
+import signal
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from faults.conftest import NewVolume, Record
+from faults.daemons import Stopwatch, config_of, on_disk, start
+from faults.injection import failing
+from support.load import Load, stored
+
+ROUNDS = 6
+FLUSH, WRITE, READ = "fsync,fdatasync", "pwrite64", "pread64"
+
+
+class Failing(NamedTuple):
+    """Calls that fail, in words too; with which error; and what refusals say then."""
+
+    calls: str
+    what: str
+    error: str
+    reason: str
+
+
+FAILING = {
+    "flush": Failing(FLUSH, "flushes fail", "EIO", "reading or writing failed"),
+    "write": Failing(WRITE, "writes fail", "EIO", "reading or writing failed"),
+    "read": Failing(f"{READ},{WRITE}", "reads and writes fail", "EIO", "cannot be used"),
+    "space": Failing(f"{FLUSH},{WRITE}", "writes find no space", "ENOSPC", "cannot be used"),
+}
+
+
+@pytest.mark.parametrize("fault", FAILING.values(), ids=FAILING)
+def test_calls_that_fail_lose_nothing(
+    fault: Failing, home: Path, new_volume: NewVolume, chance: random.Random, record: Record
+) -> None:
+    """Changes are refused while calls fail, reads go on, and what works again is on disk."""
+    volume = new_volume(64)
+    database = volume.at / "registry.db"
+    load = Load(config_of(home), chance)
+    watch = Stopwatch()
+    for _ in range(ROUNDS):
+        with on_disk(home, database) as running:
+            with load.on(start(running, load)):
+                load.wait_for_acknowledgements(chance.randint(1, 30))
+                with failing(running, fault.calls, fault.error):
+                    load.wait_for_refusals(fault.reason, chance.randint(1, 20))
+                with watch.lap():
+                    load.wait_for_acknowledgements(1)
+                some = f"{chance.randint(1, 3)}+{chance.randint(3, 9)}"
+                with failing(running, fault.calls, fault.error, when=some):
+                    load.wait_for_refusals(fault.reason, 1)
+                    load.wait_for_acknowledgements(chance.randint(1, 50))
+                load.stop_counting()
+                volume.cut_power()
+            running.stop(signal.SIGKILL)
+        volume.restore_power()
+        assert load.settle(stored(database)) == []
+    volume.unmount()
+    volume.check()
+    record(
+        f"{fault.what} ({fault.error}), then a power cut",
+        rounds=ROUNDS,
+        acknowledged=load.acknowledged,
+        lost=0,
+        recover_s=watch.longest_s,
+        note=f"{len(load.refused)} changes refused, none of them there later; no restart",
+    )
