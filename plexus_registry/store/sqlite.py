@@ -13,6 +13,7 @@ import logging
 import os
 import sqlite3
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Self
 
@@ -35,6 +36,7 @@ from plexus_registry.store.migrations import (
     transaction,
 )
 from plexus_registry.store.port import Salvage
+from plexus_registry.store.renewal import Flushes
 from plexus_registry.store.rows import (
     COLUMNS,
     Row,
@@ -89,10 +91,10 @@ class SqliteStore:
     ) -> None:
         self.salvage: Salvage | None = None
         self._path = path
-        self._connection: sqlite3.Connection | None = connection
         self._lock = lock
         self._salvager = salvager
-        self._identity = identity_of(path)
+        self._connection: sqlite3.Connection | None = None
+        self._use(connection)
         self._unreadable: frozenset[str] = frozenset()
 
     @classmethod
@@ -178,7 +180,9 @@ class SqliteStore:
         replaced: dict[str, list[Row]] = {}
         with faults(self._path):
             self._check_identity()
-            with transaction(connection):
+            if not self._flushes.is_trusted:
+                connection = self._renew()
+            with self._flushes.watching(), transaction(connection):
                 for change in changes if self._unreadable else ():
                     if change.name in self._unreadable and change.name not in replaced:
                         replaced[change.name] = _take(connection, change.name)
@@ -190,6 +194,7 @@ class SqliteStore:
             logger.warning("unreadable row replaced %s", describe(row))
         if self._unreadable:
             self._unreadable = self._unreadable.difference(change.name for change in changes)
+        self._flushes.committed(len(changes))
 
     def rebuild(self, entries: Sequence[Backend], reason: str) -> Salvage:
         """Set a database aside that was found damaged, and go on in a new one.
@@ -210,8 +215,7 @@ class SqliteStore:
             try:
                 aside = self._salvager.replace(map(msgspec.structs.astuple, entries))
             finally:
-                self._connection = _begin(self._salvager, self._path)
-                self._identity = identity_of(self._path)
+                self._use(_begin(self._salvager, self._path))
         self._unreadable = frozenset()
         self.salvage = Salvage(str(aside), reason, len(entries), 0)
         return self.salvage
@@ -249,6 +253,20 @@ class SqliteStore:
                 f"database {self._path} or its write-ahead log was moved or replaced while it"
                 " was in use, nothing was written: restart to use the file that is there now"
             )
+
+    def _use(self, connection: sqlite3.Connection) -> None:
+        begin = partial(_begin, self._salvager, self._path)
+        self._flushes = Flushes(self._path, connection, begin)
+        self._connection = connection
+        self._identity = identity_of(self._path)
+
+    def _renew(self) -> sqlite3.Connection:
+        try:
+            self._flushes.renew()
+        finally:
+            self._connection = self._flushes.connection
+            self._identity = identity_of(self._path)
+        return self._flushes.connection
 
     def _open_connection(self) -> sqlite3.Connection:
         if self._connection is None:

@@ -1,0 +1,117 @@
+# SPDX-License-Identifier: AGPL-3.0-only
+"""Whether what was flushed can be trusted, and a new file where it cannot.
+
+After a failed flush Linux takes pages for written that are not on disk, and later flushes of the
+same file succeed without them: what is acknowledged then would be lost with the power. No page of
+a new file has failed yet, so its flush can be trusted.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import sqlite3
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from plexus_registry.store.migrations import sync
+
+logger = logging.getLogger(__name__)
+
+LOG_MAX_PAGES = 1000
+"""When the log is merged into the file, as SQLite would by default; estimated."""
+
+COMMIT_PAGES, CHANGES_ON_PAGE = 3, 4
+
+
+class Flushes:
+    """Keeps a connection to a database of which every flush worked.
+
+    Args:
+        path: The database.
+        connection: To it; in WAL mode.
+        begin: Opens another connection, in WAL mode.
+
+    Attributes:
+        connection: The present one.
+        is_trusted: Whether no flush failed. If not, `renew` comes before the next change.
+    """
+
+    def __init__(
+        self, path: Path, connection: sqlite3.Connection, begin: Callable[[], sqlite3.Connection]
+    ) -> None:
+        self.connection = connection
+        self.is_trusted = True
+        self._path = path
+        self._begin = begin
+        self._in_log = 0
+        # A predecessor may have been killed after a flush of the log failed: start a new one.
+        self._merge("TRUNCATE")
+
+    @contextlib.contextmanager
+    def watching(self) -> Iterator[None]:
+        """Take note if a flush fails inside."""
+        try:
+            yield
+        except sqlite3.Error as exc:
+            self.is_trusted &= not str(getattr(exc, "sqlite_errorname", "")).endswith("_FSYNC")
+            raise
+
+    def committed(self, changes: int) -> None:
+        """Merge the log into the file from time to time."""
+        self._in_log += COMMIT_PAGES + changes // CHANGES_ON_PAGE
+        if self._in_log >= LOG_MAX_PAGES:
+            self._merge("PASSIVE")
+
+    def renew(self) -> None:
+        """Move the database to a new file under the same name, with a new log.
+
+        Raises:
+            OSError: If the new file cannot be written; to be called again then.
+            sqlite3.Error: Likewise.
+        """
+        path = self._path
+        fresh = path.with_name(f".{path.name}.fresh")
+        fresh.unlink(missing_ok=True)
+        try:
+            _write(fresh, self.connection.serialize(), mode=path.stat().st_mode & 0o777)
+            fresh.replace(path)
+        except BaseException:
+            fresh.unlink(missing_ok=True)
+            raise
+        # The new file has the same pages, so the old log beside it, after a power cut here, does no
+        # harm. SQLite closes a database that was moved away without writing to it.
+        for beside in ("-wal", "-shm"):
+            path.with_name(path.name + beside).unlink(missing_ok=True)
+        sync(path.parent)
+        old, self.connection = self.connection, self._begin()
+        old.close()
+        self.is_trusted = True
+        self._merge("PASSIVE")
+        logger.warning("database moved to a new file, a flush of the old one failed path=%s", path)
+
+    def _merge(self, how: str) -> None:
+        """Write what the log holds into the file. If that fails, the log keeps it.
+
+        SQLite would do so by itself, and not tell whether it worked.
+        """
+        try:
+            with self.watching():
+                self.connection.execute("PRAGMA wal_autocheckpoint = 0")
+                self.connection.execute(f"PRAGMA wal_checkpoint({how})")
+        except sqlite3.Error as exc:
+            logger.warning("write-ahead log not merged path=%s reason=%s", self._path, exc)
+        self._in_log = 0
+
+
+def _write(fresh: Path, content: bytes, *, mode: int) -> None:
+    """Write a new file, flushed by the descriptor that wrote it: that one is told of any fault."""
+    fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+    try:
+        written = 0
+        while written < len(content):
+            written += os.write(fd, memoryview(content)[written:])
+        os.fsync(fd)
+    finally:
+        os.close(fd)

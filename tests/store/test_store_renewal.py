@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: AGPL-3.0-only
+"""A database of which a flush failed moves to a new file. Real failures: tests/faults."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from plexus_registry.backend import Backend, Put, Remove
+from plexus_registry.errors import StoreUnavailable
+from plexus_registry.store.sqlite import SqliteStore
+
+NewBackend = Callable[..., Backend]
+
+
+def test_renewal_keeps_entries_and_order_in_another_file(
+    path: Path, store: SqliteStore, backend: NewBackend
+) -> None:
+    """The next change goes to a new file that has all of before, and so do those after it."""
+    names = [f"b{number}" for number in range(500)]
+    store.commit([Put(backend(name)) for name in names])
+    path.chmod(0o640)
+    before = path.stat()
+    store._flushes.is_trusted = False
+
+    store.commit([Remove("b1"), Put(backend("b2", port=2)), Put(backend("new"))])
+    store.commit([Put(backend("newer"))])
+    kept = store.load()
+    assert path.stat().st_ino != before.st_ino
+    assert path.stat().st_mode == before.st_mode
+    store.close()
+    assert [file.name for file in sorted(path.parent.iterdir())] == [path.name, f"{path.name}.lock"]
+    with SqliteStore.open(path) as again:
+        assert again.load() == kept
+    assert [entry.name for entry in kept] == ["b0", *names[2:], "new", "newer"]
+    assert kept[1].port == 2
+
+
+def test_renewal_that_fails_is_made_up_for(
+    path: Path, store: SqliteStore, backend: NewBackend
+) -> None:
+    """Changes are refused while no new file can be written; then one is, with what was there."""
+    store.commit([Put(backend("a"))])
+    store._flushes.is_trusted = False
+    in_the_way = path.with_name(f".{path.name}.fresh")
+    in_the_way.mkdir()
+    for _ in range(2):
+        with pytest.raises(StoreUnavailable, match=r"cannot be used: .*\.fresh"):
+            store.commit([Put(backend("b"))])
+    assert [entry.name for entry in store.load()] == ["a"]
+
+    in_the_way.rmdir()
+    store.commit([Put(backend("c"))])
+    assert [entry.name for entry in store.load()] == ["a", "c"]
