@@ -54,16 +54,16 @@ def home(folder: Path) -> Iterator[Path]:
 
 @pytest.fixture
 def new_volume(folder: Path) -> Iterator[NewVolume]:
-    """Return what makes disks."""
+    """Return what makes disks, each in a folder of its own, or inside of another."""
     made: list[Volume] = []
 
-    def make(size_mib: int, *options: str) -> Volume:
-        within = Path(tempfile.mkdtemp(prefix="volume-", dir=folder))
-        made.append(Volume(within, size_mib=size_mib, options=options))
+    def make(size_mib: int, *options: str, inside: Volume | None = None) -> Volume:
+        within = tempfile.mkdtemp(prefix="volume-", dir=inside.at if inside else folder)
+        made.append(Volume(Path(within), size_mib=size_mib, options=options))
         return made[-1]
 
     yield make
-    for volume in made:
+    for volume in reversed(made):
         volume.unmount()
         shutil.rmtree(volume.at.parent)
 

@@ -33,7 +33,7 @@ class Failing(NamedTuple):
 
 
 FAILING = {
-    "flush": Failing(FLUSH, "flushes fail", "EIO", "reading or writing failed"),
+    "flush": Failing(FLUSH, "flushes fail", "EIO", "cannot be used"),
     "write": Failing(WRITE, "writes fail", "EIO", "reading or writing failed"),
     "read": Failing(f"{READ},{WRITE}", "reads and writes fail", "EIO", "cannot be used"),
     "space": Failing(f"{FLUSH},{WRITE}", "writes find no space", "ENOSPC", "cannot be used"),
@@ -57,7 +57,7 @@ def test_calls_that_fail_lose_nothing(
                     load.wait_for_refusals(fault.reason, chance.randint(1, 20))
                 with watch.lap():
                     load.wait_for_acknowledgements(1)
-                some = f"{chance.randint(1, 3)}+{chance.randint(3, 9)}"
+                some = f"{chance.randint(1, 3)}+{chance.randint(10, 30)}"
                 with failing(running, fault.calls, fault.error, when=some):
                     load.wait_for_refusals(fault.reason, 1)
                     load.wait_for_acknowledgements(chance.randint(1, 50))
@@ -70,6 +70,48 @@ def test_calls_that_fail_lose_nothing(
     volume.check()
     record(
         f"{fault.what} ({fault.error}), then a power cut",
+        rounds=ROUNDS,
+        acknowledged=load.acknowledged,
+        lost=0,
+        recover_s=watch.longest_s,
+        note=f"{len(load.refused)} changes refused, none of them there later; no restart",
+    )
+
+
+def test_disk_that_loses_what_it_cannot_flush_loses_nothing(
+    home: Path, new_volume: NewVolume, chance: random.Random, record: Record
+) -> None:
+    """Flushes that fail for real, after which Linux takes for written what is not on disk.
+
+    The disk promises more space than there is behind it, and what is behind it is filled.
+    """
+    behind = new_volume(48, "-b", "4096")
+    written = "lazy_itable_init=0,lazy_journal_init=0,nodiscard"  # what the file system itself uses
+    volume = new_volume(128, "-b", "4096", "-J", "size=4", "-E", written, inside=behind)
+    database = volume.at / "registry.db"
+    load = Load(config_of(home), chance, most=10_000, metadata="x" * 16_000)
+    watch = Stopwatch()
+    for _ in range(ROUNDS):
+        volume.write_block_by_block()
+        with on_disk(home, database) as running:
+            with load.on(start(running, load)):
+                load.wait_for_acknowledgements(chance.randint(1, 30))
+                filler = behind.fill()
+                load.wait_for_refusals("cannot be used", chance.randint(1, 20))
+                filler.unlink()
+                behind.flush()
+                with watch.lap():
+                    load.wait_for_acknowledgements(1)
+                load.wait_for_acknowledgements(chance.randint(1, 30))
+                load.stop_counting()
+                volume.cut_power()
+            running.stop(signal.SIGKILL)
+        volume.restore_power()
+        assert load.settle(stored(database)) == []
+    volume.unmount()
+    volume.check()
+    record(
+        "flushes fail on a thin disk that is full, then a power cut",
         rounds=ROUNDS,
         acknowledged=load.acknowledged,
         lost=0,

@@ -63,6 +63,17 @@ class Volume:
         self.unmount()
         self.mount()
 
+    def write_block_by_block(self) -> None:
+        """Let no request to the device be larger than a block.
+
+        Of one that the image has space for in part only, a loop device says that it was written.
+        """
+        Path("/sys/block", self.device, "queue/max_sectors_kb").write_text("4")
+
+    def flush(self) -> None:
+        """Write everything that waits; what was freed can be used then."""
+        run("sync", "--file-system", str(self.at))
+
     def break_down(self) -> None:
         """Have the kernel find an error, so that it makes the file system read-only."""
         Path("/sys/fs/ext4", self.device, "trigger_fs_error").write_text("fault test")
