@@ -191,6 +191,18 @@ class Overlay:
                 del self._changed[change.name]
                 self._changed[change.name] = [*earlier, change]
 
+    def growth(self, changes: Iterable[Change]) -> int:
+        """Count how many entries *changes* would add, less those that they would remove.
+
+        Args:
+            changes: At most one for a name.
+        """
+        return sum(
+            1 if isinstance(change, Put) else -1
+            for change in changes
+            if isinstance(change, Put) == (self.get(change.name) is None)
+        )
+
     def changes(self) -> list[Change]:
         """Return changes that lead from the catalog to this view, in their order.
 

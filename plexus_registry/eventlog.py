@@ -14,15 +14,19 @@ from plexus_registry import messages
 from plexus_registry.backend import Backend, Remove
 from plexus_registry.errors import ConfigError, StoreError, word
 from plexus_registry.messages import fields
+from plexus_registry.notices import Notices
 from plexus_registry.rules import (
     BackendDeleted,
     BackendDeregistered,
     BackendRegistered,
     BackendUpdated,
     Decision,
+    Declare,
     Failed,
+    LimitReached,
     Pinged,
     Reloaded,
+    Request,
 )
 from plexus_registry.store.port import Salvage
 
@@ -30,6 +34,8 @@ logger = logging.getLogger(__name__)
 
 LOGGED_FAULTS_MAX = 20
 LOGGED_DECLARATIONS_MAX = 100
+SAME_FAILURES_MAX = 10
+"""How often a minute the same failure is logged, however often somebody runs into it."""
 
 
 def log_decision(decision: Decision, *, peer: str, declared: Collection[str]) -> None:
@@ -135,26 +141,53 @@ def log_overruled(names: Sequence[str]) -> None:
         )
 
 
-def log_reload_failed(reason: Exception, *, peer: str) -> None:
-    """Log why declarations could not be read: each fault on a line of its own, bounded."""
+def failure_notices() -> Notices:
+    """Return what bounds the lines about failures, which whoever asks again can cause again."""
+    return Notices(logger, burst=SAME_FAILURES_MAX)
+
+
+def log_reload_failed(reason: Exception | str, *, peer: str, notices: Notices) -> None:
+    """Log why a reload failed: each fault on a line of its own, bounded.
+
+    Args:
+        reason: What was raised, or an event's message.
+        peer: Who asked.
+        notices: From `failure_notices`.
+    """
     extra = fields(messages.RELOAD_FAILED, peer=peer)
-    if not isinstance(reason, ConfigError):
-        logger.error("config reload failed, keeping previous", exc_info=reason, extra=extra)
+    message = "config reload failed, keeping previous"
+    if isinstance(reason, Exception) and not isinstance(reason, ConfigError):
+        notices.log(
+            logging.ERROR, message, kind=type(reason).__name__, exc_info=reason, extra=extra
+        )
         return
-    for fault in reason.faults[:LOGGED_FAULTS_MAX]:
-        logger.error("config reload failed, keeping previous: %s", fault, extra=extra)
-    unseen = len(reason.faults) - LOGGED_FAULTS_MAX
+    faults = [reason] if isinstance(reason, str) else reason.faults
+    for fault in faults[:LOGGED_FAULTS_MAX]:
+        notices.log(logging.ERROR, f"{message}: %s", fault, kind=str(fault), extra=extra)
+    unseen = len(faults) - LOGGED_FAULTS_MAX
     if unseen > 0:
-        logger.error("config reload failed, keeping previous: %d more faults", unseen, extra=extra)
+        notices.log(logging.ERROR, f"{message}: %d more faults", unseen, extra=extra)
 
 
-def log_commit_failed(reason: Exception, *, requests: int) -> None:
-    """Log why a group of requests could not be written."""
-    extra = fields(messages.STORE_FAILED)
-    if isinstance(reason, StoreError):
-        logger.error("commit failed requests=%d reason=%s", requests, reason, extra=extra)
+def log_full(request: Request, refusal: LimitReached, *, peer: str, notices: Notices) -> None:
+    """Log that there is no room for what a request would enter."""
+    if isinstance(request, Declare):
+        log_reload_failed(refusal.message, peer=peer, notices=notices)
     else:
-        logger.error("commit failed requests=%d", requests, exc_info=reason, extra=extra)
+        notices.warning("entry refused reason=%s peer=%s", refusal.message, word(peer))
+
+
+def log_commit_failed(reason: Exception, *, requests: int, notices: Notices) -> None:
+    """Log why a group of requests could not be written; *notices* is from `failure_notices`."""
+    known = isinstance(reason, StoreError)
+    notices.log(
+        logging.ERROR,
+        "commit failed requests=%d reason=%s" if known else "commit failed requests=%d",
+        *((requests, reason) if known else (requests,)),
+        kind=type(reason).__name__,
+        exc_info=None if known else reason,
+        extra=fields(messages.STORE_FAILED),
+    )
 
 
 def log_salvage(salvage: Salvage) -> None:

@@ -24,9 +24,11 @@ from plexus_registry.backend import Change, Source
 from plexus_registry.catalog import Catalog, Overlay
 from plexus_registry.errors import ConfigError, StoreDamaged, StoreError, StoreRejected
 from plexus_registry.eventlog import (
+    failure_notices,
     log_commit_failed,
     log_decision,
     log_file_missing,
+    log_full,
     log_overruled,
     log_reload_failed,
     log_salvage,
@@ -41,6 +43,7 @@ from plexus_registry.rules import (
     Deregister,
     Event,
     Failed,
+    LimitReached,
     Ping,
     Register,
     Reloaded,
@@ -54,6 +57,8 @@ logger = logging.getLogger(__name__)
 
 GROUP_MAX_REQUESTS = 1024
 """How many requests share one commit; bounds how long deciding them keeps the event loop."""
+
+DEFAULT_MAX_ENTRIES = 100_000
 
 OURSELVES = "registry"
 """The peer of what the registry does without being asked."""
@@ -109,6 +114,7 @@ class Registry:
         reads: Runs the reading of declarations.
         declarations: Reads what is declared.
         later: Lets a commit wait for requests that would share it; None for no such waits.
+        max_entries: How many entries there may be. Those that are there already may stay.
         clock: Unix seconds, possibly with a fraction.
         new_id: Makes the id of a new entry, a UUID.
 
@@ -128,6 +134,7 @@ class Registry:
         reads: Offload,
         declarations: Declarations,
         later: Later | None = None,
+        max_entries: int = DEFAULT_MAX_ENTRIES,
         clock: Callable[[], float] = time.time,
         new_id: Callable[[], str] = uuid7,
     ) -> None:
@@ -142,6 +149,8 @@ class Registry:
         self._offload_read = reads
         self._declarations = declarations
         self._gathering = Gathering(later, self._work)
+        self._max_entries = max_entries
+        self._notices = failure_notices()
         self._clock = clock
         self._new_id = new_id
         self._queue: deque[_Submission] = deque()
@@ -221,9 +230,15 @@ class Registry:
     def _start_group(self) -> None:
         group = self._take_group()
         overlay = Overlay(self.catalog)
+        entries = len(self.catalog)
         for submission in group:
-            submission.decision = self._decide(overlay, submission.request)
-            overlay.apply(submission.decision.changes)
+            decision = self._decide(overlay, submission.request)
+            growth = overlay.growth(decision.changes)
+            if growth > 0 and entries + growth > self._max_entries:
+                decision, growth = self._refuse_growth(submission, entries + growth), 0
+            submission.decision = decision
+            overlay.apply(decision.changes)
+            entries += growth
         changes = overlay.changes()
         if changes:
             self._committing = True
@@ -247,6 +262,15 @@ class Registry:
         except Exception:  # one request's fault must not become its neighbours'
             logger.exception("rule failed request=%s", type(request).__name__)
             return Decision(Failed(f"{_FAILED[type(request)]}: internal error, see the log"))
+
+    def _refuse_growth(self, submission: _Submission, entries: int) -> Decision:
+        request = submission.request
+        refusal = LimitReached(
+            f"{_FAILED[type(request)]}: that makes {entries} entries, and max_entries allows"
+            f" {self._max_entries}; delete some or raise it"
+        )
+        log_full(request, refusal, peer=submission.peer, notices=self._notices)
+        return Decision(refusal)
 
     def _committed(
         self,
@@ -303,7 +327,7 @@ class Registry:
         return [entry.name for entry in held if entry and entry.source is Source.MANUAL]
 
     def _refuse(self, group: list[_Submission], reason: Exception) -> None:
-        log_commit_failed(reason, requests=len(group))
+        log_commit_failed(reason, requests=len(group), notices=self._notices)
         text = str(reason) if isinstance(reason, StoreError) else "internal error, see the log"
         # What changes nothing was decided on its neighbours' changes, which did not come to be.
         again = [submission for submission in group if not _changes(submission)]
@@ -330,7 +354,7 @@ class Registry:
 
         def read(outcome: Declare | Exception | None) -> None:
             if isinstance(outcome, Exception):
-                log_reload_failed(outcome, peer=peers)
+                log_reload_failed(outcome, peer=peers, notices=self._notices)
                 reason = (
                     outcome if isinstance(outcome, ConfigError) else "internal error, see the log"
                 )

@@ -142,6 +142,10 @@ class Failed(Event, frozen=True, tag="error"):
     message: str
 
 
+class LimitReached(Failed, frozen=True, tag="error"):
+    """There is no room for the entry; nothing changed."""
+
+
 @dataclass(frozen=True, slots=True)
 class Decision:
     """What a request comes to.

@@ -37,7 +37,10 @@ class Settings:
     allowed_hosts: tuple[str, ...] = ()
     allowed_origins: tuple[str, ...] = ()
     max_connections: int = 10_000
+    max_connections_per_address: int = 1024
     max_message_size: int = 1024 * 1024
+    max_buffered_output: int = 256 * 1024 * 1024
+    max_entries: int = 100_000
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -190,12 +193,36 @@ SETTINGS = (
         variable="REGISTRY_MAX_CONNECTIONS",
     ),
     Setting(
+        name="max_connections_per_address",
+        help="how many of them may come from one address of another machine, or one IPv6 network",
+        metavar="NUMBER",
+        parse=values.integer(1, 1_000_000),
+        options=("--max-connections-per-address",),
+        variable="REGISTRY_MAX_CONNECTIONS_PER_ADDRESS",
+    ),
+    Setting(
         name="max_message_size",
         help="largest message that is accepted, in bytes",
         metavar="BYTES",
         parse=values.integer(1024, 10 * 1024 * 1024),
         options=("--max-message-size",),
         variable="REGISTRY_MAX_MESSAGE_SIZE",
+    ),
+    Setting(
+        name="max_buffered_output",
+        help="how much may wait in memory for clients that do not read, in bytes over all of them",
+        metavar="BYTES",
+        parse=values.integer(1024 * 1024, 2**40),
+        options=("--max-buffered-output",),
+        variable="REGISTRY_MAX_BUFFERED_OUTPUT",
+    ),
+    Setting(
+        name="max_entries",
+        help="how many backends there may be, declared ones included",
+        metavar="NUMBER",
+        parse=values.integer(1, 10_000_000),
+        options=("--max-entries",),
+        variable="REGISTRY_MAX_ENTRIES",
     ),
 )
 """Everything that can be set, in the order in which it is shown."""

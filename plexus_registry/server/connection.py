@@ -24,7 +24,7 @@ from websockets.server import ServerProtocol
 
 from plexus_registry.access import Client
 from plexus_registry.protocol.session import Session
-from plexus_registry.server.framing import text_frames
+from plexus_registry.server.framing import Assembler, text_frames
 from plexus_registry.server.handshake import (
     END_OF_HEAD,
     TOO_MANY,
@@ -57,6 +57,9 @@ class Connection(asyncio.BufferedProtocol):
     Args:
         server: Whose connection it is.
         client: Who it is with, as far as the kernel knows.
+
+    Attributes:
+        place: What the connection counts for, see `Crowd`.
     """
 
     transport: asyncio.Transport
@@ -64,6 +67,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def __init__(self, server: Server, client: Client) -> None:
         self.peer = client.label
+        self.place = ""
         self._client = client
         self._server = server
         self._loop = server.loop
@@ -71,10 +75,9 @@ class Connection(asyncio.BufferedProtocol):
         self._session: Session | None = None
         self._head = b""
         self._inbox: deque[bytes] = deque()
-        self._fragments = bytearray()
+        self._assembler = Assembler()
         # The echo of the client's close frame: it waits until what was asked before is answered.
         self._farewell: list[bytes] = []
-        self._is_text = False
         self._is_write_paused = False
         self._is_turn_scheduled = False
         self._is_stopping = False
@@ -134,12 +137,14 @@ class Connection(asyncio.BufferedProtocol):
     def pause_writing(self) -> None:
         """Start no more calls: the client does not keep up with its answers."""
         self._is_write_paused = True
+        self._server.backlog.note(self)
         if self._timer is None:
             self._watch_outflow(self._server.slow_reader_timeout_s)
 
     def resume_writing(self) -> None:
         """Go on: the client caught up."""
         self._is_write_paused = False
+        self._server.backlog.forget(self)
         self._schedule_turn()
 
     # --- the handshake ----------------------------------------------------------------------------
@@ -170,13 +175,11 @@ class Connection(asyncio.BufferedProtocol):
 
     def _shake_hands(self, request: Request) -> None:
         websocket, server = self._websocket, self._server
-        if server.is_full:
+        limit = server.limit_reached(self)
+        if limit is not None:
             response = websocket.reject(http.HTTPStatus.TOO_MANY_REQUESTS, TOO_MANY)
-            server.notices.warning(
-                "handshake refused, too many connections max_connections=%d peer=%s",
-                server.max_connections,
-                self.peer,
-            )
+            message = f"handshake refused, too many connections {limit[0]}=%d peer=%s"
+            server.notices.warning(message, limit[1], self.peer)
         else:
             response = self._judge(request)
         websocket.send_response(response)
@@ -218,36 +221,18 @@ class Connection(asyncio.BufferedProtocol):
             if isinstance(event, Frame):
                 opcode = event.opcode
                 is_data = opcode is Opcode.TEXT or opcode is Opcode.BINARY or opcode is Opcode.CONT
-                if is_data and not self._take_frame(event):
-                    return
+                if not is_data:
+                    continue
+                try:
+                    message = self._assembler.add(event)
+                except UnicodeDecodeError as fault:
+                    reason = f"{fault.reason} at position {fault.start}"
+                    self._websocket.fail(CloseCode.INVALID_DATA, reason)
+                    return  # what follows must not count
+                if message is not None and not self._has_said_goodbye:  # else nobody can answer it
+                    self._inbox.append(message)
             elif isinstance(event, Request):
                 self._shake_hands(event)
-
-    def _take_frame(self, frame: Frame) -> bool:
-        """Put fragments together (RFC 6455, 5.4); the library has checked their order and size.
-
-        Returns:
-            False if the connection failed with this frame, so that what follows must not count.
-        """
-        if frame.opcode is not Opcode.CONT:
-            self._is_text = frame.opcode is Opcode.TEXT
-        if not frame.fin:
-            self._fragments += frame.data
-            return True
-        message = bytes(frame.data)
-        if self._fragments:
-            message = bytes(self._fragments) + message
-            self._fragments = bytearray()
-        if self._is_text and not message.isascii():
-            try:
-                message.decode()
-            except UnicodeDecodeError as fault:
-                reason = f"{fault.reason} at position {fault.start}"
-                self._websocket.fail(CloseCode.INVALID_DATA, reason)
-                return False
-        if not self._has_said_goodbye:  # else it could not be answered
-            self._inbox.append(message)
-        return True
 
     # --- turns ------------------------------------------------------------------------------------
 
@@ -312,6 +297,8 @@ class Connection(asyncio.BufferedProtocol):
         if self.transport.is_closing():
             return
         self._outflow.write(b"".join(writes))
+        if self._is_write_paused:
+            self._server.backlog.note(self)
         if writes[-1] == SEND_EOF:
             # The other side may still be sending: half-close and let it read what we said, where
             # closing at once would reset the connection and lose it (RFC 9112, 9.6).
@@ -337,6 +324,15 @@ class Connection(asyncio.BufferedProtocol):
     def abort(self) -> None:
         """End the connection at once."""
         self.transport.abort()
+
+    @property
+    def buffered_bytes(self) -> int:
+        """How much waits for the client in this process."""
+        return self.transport.get_write_buffer_size()
+
+    def cut_for_backlog(self) -> None:
+        """End the connection at once: too much waits for too many, and this one is the worst."""
+        self._cut("too much output waits, connection cut")
 
     def _say_goodbye(self) -> None:
         if self._websocket.state is State.OPEN:
@@ -381,12 +377,13 @@ class Connection(asyncio.BufferedProtocol):
             if has_moved:
                 self._set_timer(self._server.slow_reader_timeout_s, self._check_outflow)
             else:
-                logger.warning(
-                    "client does not read, connection cut unread_bytes=%d peer=%s",
-                    self._outflow.unread_bytes,
-                    self.peer,
-                )
-                self.abort()
+                self._cut("client does not read, connection cut")
+
+    def _cut(self, event: str) -> None:
+        unread_bytes = self._outflow.unread_bytes
+        message = f"{event} unread_bytes=%d peer=%s"
+        self._server.notices.warning(message, unread_bytes, self.peer)
+        self.abort()
 
     def _set_timer(self, timeout_s: float, expire: Callable[[], None] | None = None) -> None:
         self._cancel_timer()

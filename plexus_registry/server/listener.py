@@ -14,11 +14,13 @@ import socket
 from collections.abc import Collection
 from typing import Final
 
+from plexus_registry.notices import Notices
 from plexus_registry.protocol.hub import Hub
 from plexus_registry.server.addresses import client_of, label_of, listening_sockets, own_names
+from plexus_registry.server.backlog import Backlog
 from plexus_registry.server.connection import READ_BYTES, Connection
+from plexus_registry.server.crowd import Crowd, place_of
 from plexus_registry.server.handshake import Terms
-from plexus_registry.server.notices import Notices
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +34,9 @@ REFUSALS_MIN: Final = 16
 REFUSALS_MAX: Final = 256
 """How many clients above the limit are told so at a time; more are cut off without a word."""
 DEFAULT_MAX_CONNECTIONS: Final = 10_000
+DEFAULT_MAX_CONNECTIONS_PER_ADDRESS: Final = 1024
 DEFAULT_MAX_MESSAGE_SIZE: Final = 2**20
+DEFAULT_MAX_BUFFERED_OUTPUT: Final = 2**28
 DEFAULT_HANDSHAKE_TIMEOUT_S: Final = 10.0
 DEFAULT_CLOSE_TIMEOUT_S: Final = 5.0
 DEFAULT_SLOW_READER_TIMEOUT_S: Final = 60.0
@@ -45,8 +49,12 @@ class Server:
         hub: What the clients call.
         max_connections: How many at once; the next ones get HTTP 429. It is lowered to what the
             limit of open files (RLIMIT_NOFILE) leaves room for.
+        max_connections_per_address: How many of them from one address of another machine; see
+            `crowd.place_of`.
         max_message_size: Of a message from a client, in bytes; above it the connection is
             closed with 1009.
+        max_buffered_output: How many bytes may wait in this process for clients that do not
+            read; see `Backlog`.
         allowed_origins: Origins of web pages that may connect, beside those on this host.
         allowed_hosts: Names of this host that clients may use, in lower case, beside those that
             it knows itself.
@@ -69,7 +77,9 @@ class Server:
         hub: Hub,
         *,
         max_connections: int = DEFAULT_MAX_CONNECTIONS,
+        max_connections_per_address: int = DEFAULT_MAX_CONNECTIONS_PER_ADDRESS,
         max_message_size: int = DEFAULT_MAX_MESSAGE_SIZE,
+        max_buffered_output: int = DEFAULT_MAX_BUFFERED_OUTPUT,
         allowed_origins: Collection[str] = (),
         allowed_hosts: Collection[str] = (),
         handshake_timeout_s: float = DEFAULT_HANDSHAKE_TIMEOUT_S,
@@ -86,8 +96,10 @@ class Server:
         self.loop = asyncio.get_running_loop()
         self.addresses: list[str] = []
         self.connections: set[Connection] = set()
+        self.backlog = Backlog(max_buffered_output)
         self.notices = Notices(logger)
         self.read_buffer = memoryview(bytearray(READ_BYTES))
+        self._crowd = Crowd(max_connections_per_address)
         # Accepted, and not begun yet: asyncio takes some turns of the loop for that.
         self._arriving: dict[Connection, asyncio.Task[object]] = {}
         # The timer is there while accepting pauses.
@@ -99,10 +111,13 @@ class Server:
         """Whether `stop` was called."""
         return self._all_closed is not None
 
-    @property
-    def is_full(self) -> bool:
-        """Whether there are more connections than allowed."""
-        return len(self.connections) > self.max_connections
+    def limit_reached(self, connection: Connection) -> tuple[str, int] | None:
+        """Return the name and value of the limit on connections that a new one goes beyond."""
+        if len(self.connections) > self.max_connections:
+            return "max_connections", self.max_connections
+        if self._crowd.is_over(connection.place):
+            return "max_connections_per_address", self._crowd.max_each
+        return None
 
     async def listen(self, host: str, port: int) -> None:
         """Listen on a TCP address; port 0 takes a free one.
@@ -140,15 +155,21 @@ class Server:
             except OSError as error:  # EMFILE and its like, accept(2): the next try fails as well
                 self._pause(listener, error)
                 return
+            place = place_of(address)
             if len(self.connections) + len(self._arriving) >= self._accepted_max:
-                sock.close()
-                self.notices.warning(
-                    "connection cut, far too many max_connections=%d peer=%s",
-                    self.max_connections,
-                    label_of(address),
-                )
+                self._cut(sock, address, "max_connections", self.max_connections)
+            elif self._crowd.is_over(place, by=REFUSALS_MIN):
+                self._cut(sock, address, "max_connections_per_address", self._crowd.max_each)
             else:
-                self._begin(Connection(self, client_of(sock, address)), sock)
+                connection = Connection(self, client_of(sock, address))
+                connection.place = place
+                self._crowd.enter(place)
+                self._begin(connection, sock)
+
+    def _cut(self, sock: socket.socket, address: object, name: str, limit: int) -> None:
+        sock.close()
+        message = f"connection cut, far too many {name}=%d peer=%s"
+        self.notices.warning(message, limit, label_of(address))
 
     def _begin(self, connection: Connection, sock: socket.socket) -> None:
         def done(task: asyncio.Task[object]) -> None:
@@ -180,6 +201,9 @@ class Server:
     def forget(self, connection: Connection) -> None:
         """Take note that a connection is closed."""
         self.connections.discard(connection)
+        self.backlog.forget(connection)
+        self._crowd.leave(connection.place)
+        connection.place = ""
         if self._all_closed is not None and not self.connections and not self._arriving:
             self._all_closed.set()
 

@@ -20,11 +20,11 @@ from plexus_registry.config.settings import Settings
 from plexus_registry.config.watch import Watch
 from plexus_registry.errors import ConfigError, Fault, StoreError, word
 from plexus_registry.eventlog import log_salvage
+from plexus_registry.notices import Notices
 from plexus_registry.protocol.hub import Hub
 from plexus_registry.registry import Registry
-from plexus_registry.rules import AutoRegister, Event, Failed, Request
+from plexus_registry.rules import AutoRegister, Event, Failed, LimitReached, Request
 from plexus_registry.server.listener import Server
-from plexus_registry.server.notices import Notices
 from plexus_registry.service.declarations import DeclarationReader
 from plexus_registry.service.reading import Reading
 from plexus_registry.service.worker import Worker
@@ -135,6 +135,7 @@ class Service:
             reads=reads,
             declarations=reading,
             later=loop.call_later,
+            max_entries=settings.max_entries,
         )
         self._registry.on_reloaded = partial(self._reload_ends, reader, reading)
         self._undo.push_async_callback(self._drain)
@@ -161,7 +162,9 @@ class Service:
                 access=access,
             ),
             max_connections=settings.max_connections,
+            max_connections_per_address=settings.max_connections_per_address,
             max_message_size=settings.max_message_size,
+            max_buffered_output=settings.max_buffered_output,
             allowed_origins=settings.allowed_origins,
             allowed_hosts={settings.host.lower(), *settings.allowed_hosts},
         )
@@ -245,7 +248,8 @@ class Service:
                 word(wanted.name),
             )
             return
-        await self._expect(partial(self._registry.submit, AutoRegister(wanted), peer="start"))
+        asked = partial(self._registry.submit, AutoRegister(wanted), peer="start")
+        await self._expect(asked, is_optional=True)
 
     def _files_changed(self, cause: str) -> None:
         self.start_reload(peer=cause, explicit=False)
@@ -258,6 +262,9 @@ class Service:
         self.on_reloaded()
         if not isinstance(event, Failed):
             self._warn_of_missing_file(reader)
+            return
+        if isinstance(event, LimitReached):
+            reader.forget()
         elif reading.is_sound:
             # What was read is right and could not be written. Nobody saves the file again when
             # the disk has space again, so try by ourselves.
@@ -284,9 +291,12 @@ class Service:
         self.registry.drain(idle.set)
         await idle.wait()
 
-    async def _expect(self, ask: partial[None]) -> None:
+    async def _expect(self, ask: partial[None], *, is_optional: bool = False) -> None:
         event = await _event_of(ask)
-        if isinstance(event, Failed):
+        if isinstance(event, LimitReached):
+            if not is_optional:
+                raise ConfigError([Fault(str(self.settings.config), 0, event.message)])
+        elif isinstance(event, Failed):
             raise StoreError(event.message)
 
 

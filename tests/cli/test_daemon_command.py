@@ -176,7 +176,10 @@ BAD_VALUES = {
     "allowed_hosts": ("a.example:4445", "a DNS name, an IPv4 address or an IPv6 address"),
     "allowed_origins": ("example.org", "scheme://host"),
     "max_connections": ("0", "an integer from 1 to 1000000"),
+    "max_connections_per_address": ("x", "an integer from 1 to 1000000"),
     "max_message_size": ("1K", "an integer from 1024 to 10485760"),
+    "max_buffered_output": ("1M", "an integer from 1048576 to"),
+    "max_entries": ("0", "an integer from 1 to 10000000"),
 }
 """For each setting that does not take any path: a bad value, and how the accepted ones begin."""
 

@@ -82,7 +82,10 @@ def test_defaults_without_any_source(home: Path) -> None:
         allowed_hosts=(),
         allowed_origins=(),
         max_connections=10_000,
+        max_connections_per_address=1024,
         max_message_size=1_048_576,
+        max_buffered_output=268_435_456,
+        max_entries=100_000,
     )
     assert set(found.origins.values()) == {"default"}
     assert (found.file, found.file_exists) == (home / ".config/plexus/registry.toml", False)
@@ -117,7 +120,10 @@ def test_every_setting_can_be_given_in_all_three_spellings(home: Path) -> None:
         "allowed_hosts": "x.example",
         "allowed_origins": "https://x",
         "max_connections": "7",
+        "max_connections_per_address": "5",
         "max_message_size": "2048",
+        "max_buffered_output": "1048577",
+        "max_entries": "9",
     }
     line = [part for item in SETTINGS for part in (item.options[0], given[item.name])]
     environ = {item.variable: given[item.name] for item in SETTINGS}

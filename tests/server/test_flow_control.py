@@ -249,7 +249,7 @@ def test_empty_fragments_take_no_memory(served: Served) -> None:
         raw.send(frame(Opcode.PING, b"read so far"))
         assert raw.read_frame().data == b"read so far"
         connection = connection_of(served, raw)
-        assert served.in_loop(lambda: sys.getsizeof(connection._fragments)) < 1000
+        assert served.in_loop(lambda: sys.getsizeof(connection._assembler._fragments)) < 1000
         raw.send(frame(Opcode.CONT, json.dumps(info()).encode()[1:]))
         assert read_json(raw, 3)[0]["id"] == 1
 
