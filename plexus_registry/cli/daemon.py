@@ -212,6 +212,10 @@ def _check(options: Mapping[str, object], environ: Mapping[str, str], home: Path
     except ConfigError as error:
         faults += error.faults
     else:
+        try:
+            _check_certificate(resolved.settings)
+        except ConfigError as error:
+            faults += error.faults
         print(
             f"settings are sound: {resolved.file if resolved.file_exists else 'no settings file'}"
         )
@@ -238,6 +242,14 @@ def _check_tokens(path: Path | None) -> list[Fault]:
     if found:
         print(f"access tokens are sound: {len(found)} in {path}")
     return []
+
+
+def _check_certificate(found: settings.Settings) -> None:
+    from plexus_registry.service.certificates import CertificateReader
+
+    CertificateReader(found.tls_certificate, found.tls_key).read(explicit=True)
+    if found.tls_certificate is not None:
+        print(f"certificate and key are sound: {found.tls_certificate}")
 
 
 def _write_defaults(options: Mapping[str, object], environ: Mapping[str, str], home: Path) -> Exit:

@@ -26,10 +26,18 @@ def declared_backends(environ: Mapping[str, str], home: Path) -> Path:
 
 def tokens(environ: Mapping[str, str], home: Path) -> Path:
     """Return the default path of the access tokens: systemd's credential if it passes one."""
-    credentials = environ.get("CREDENTIALS_DIRECTORY")
-    if credentials and _may_exist(Path(credentials) / "tokens"):
-        return Path(credentials) / "tokens"
-    return _configuration_directory(environ, home) / "tokens"
+    credential = _credential(environ, "tokens")
+    return credential or _configuration_directory(environ, home) / "tokens"
+
+
+def tls_certificate(environ: Mapping[str, str], home: Path) -> Path | None:
+    """Return the certificate that systemd passes as a credential, if it passes one."""
+    return _credential(environ, "tls.crt")
+
+
+def tls_key(environ: Mapping[str, str], home: Path) -> Path | None:
+    """Return the private key that systemd passes as a credential, if it passes one."""
+    return _credential(environ, "tls.key")
 
 
 def database(environ: Mapping[str, str], home: Path) -> Path:
@@ -51,6 +59,13 @@ def database(environ: Mapping[str, str], home: Path) -> Path:
 def _configuration_directory(environ: Mapping[str, str], home: Path) -> Path:
     directory = _first(environ.get("CONFIGURATION_DIRECTORY"))
     return directory or _xdg(environ, "XDG_CONFIG_HOME", home / ".config") / "plexus"
+
+
+def _credential(environ: Mapping[str, str], name: str) -> Path | None:
+    """Return the path of a credential (systemd.exec(5), ``LoadCredential=``), if there is one."""
+    directory = environ.get("CREDENTIALS_DIRECTORY")
+    path = Path(directory) / name if directory else None
+    return path if path is not None and _may_exist(path) else None
 
 
 def _may_exist(path: Path) -> bool:

@@ -36,6 +36,8 @@ class Settings:
     token_file: Path | None = None
     allowed_hosts: tuple[str, ...] = ()
     allowed_origins: tuple[str, ...] = ()
+    tls_certificate: Path | None = None
+    tls_key: Path | None = None
     max_connections: int = 10_000
     max_connections_per_address: int = 1024
     max_message_size: int = 1024 * 1024
@@ -72,7 +74,7 @@ class Setting:
     second_variable: tuple[str, Callable[[str], str | None]] | None = None
     is_list: bool = False
     repeats: bool = False
-    place: Callable[[Mapping[str, str], Path], Path] | None = None
+    place: Callable[[Mapping[str, str], Path], Path | None] | None = None
     default_text: str = ""
 
 
@@ -183,6 +185,26 @@ SETTINGS = (
         options=("--allowed-origins",),
         variable="REGISTRY_ALLOWED_ORIGINS",
         is_list=True,
+    ),
+    Setting(
+        name="tls_certificate",
+        help="certificates for TLS (wss) on TCP sockets, the server's own first, in PEM",
+        metavar="FILE",
+        parse=values.path_or_off,
+        options=("--tls-certificate",),
+        variable="REGISTRY_TLS_CERTIFICATE",
+        place=places.tls_certificate,
+        default_text="the credential tls.crt, else none: no TLS",
+    ),
+    Setting(
+        name="tls_key",
+        help="private key of the certificate, in PEM without a pass phrase",
+        metavar="FILE",
+        parse=values.path_or_off,
+        options=("--tls-key",),
+        variable="REGISTRY_TLS_KEY",
+        place=places.tls_key,
+        default_text="the credential tls.key, else in the file of the certificate",
     ),
     Setting(
         name="max_connections",

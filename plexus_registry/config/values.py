@@ -99,6 +99,11 @@ def path(name: str, given: object, context: Context) -> Path:
     return found
 
 
+def path_or_off(name: str, given: object, context: Context) -> Path | None:
+    """Accept a path, or the word ``none`` for no file."""
+    return None if given == OFF else path(name, given, context)
+
+
 def log_level(name: str, given: object, context: Context) -> str:
     """Accept the name of a log level in any case, and the names that Rust programs use."""
     word = given.lower() if isinstance(given, str) else ""

@@ -11,6 +11,7 @@ import asyncio
 import logging
 import resource
 import socket
+import ssl
 from collections.abc import Collection
 from typing import Final
 
@@ -21,6 +22,7 @@ from plexus_registry.server.backlog import Backlog
 from plexus_registry.server.connection import READ_BYTES, Connection
 from plexus_registry.server.crowd import Crowd, place_of
 from plexus_registry.server.handshake import Terms
+from plexus_registry.server.tls import TlsLayer
 
 logger = logging.getLogger(__name__)
 
@@ -58,13 +60,16 @@ class Server:
         allowed_origins: Origins of web pages that may connect, beside those on this host.
         allowed_hosts: Names of this host that clients may use, in lower case, beside those that
             it knows itself.
-        handshake_timeout_s: How long a client may take until its HTTP request is complete.
+        tls: With what TCP sockets speak TLS; None for no TLS. Unix sockets never do.
+        handshake_timeout_s: How long a client may take until its HTTP request is complete, TLS
+            included.
         close_timeout_s: How long a client whose connection is closing may take nothing of what
             is sent to it, and not end its half.
         slow_reader_timeout_s: How long any other client may take nothing of what is sent to it
             once more waits than a transport should hold.
 
     Attributes:
+        tls: As given; another one counts for connections that come from then on.
         addresses: Where it listens, as ``host:port`` or a path.
         connections: Those that are open.
         notices: Logs what clients can cause at will.
@@ -82,6 +87,7 @@ class Server:
         max_buffered_output: int = DEFAULT_MAX_BUFFERED_OUTPUT,
         allowed_origins: Collection[str] = (),
         allowed_hosts: Collection[str] = (),
+        tls: ssl.SSLContext | None = None,
         handshake_timeout_s: float = DEFAULT_HANDSHAKE_TIMEOUT_S,
         close_timeout_s: float = DEFAULT_CLOSE_TIMEOUT_S,
         slow_reader_timeout_s: float = DEFAULT_SLOW_READER_TIMEOUT_S,
@@ -90,6 +96,7 @@ class Server:
         self.max_connections, self._accepted_max = _limits(max_connections)
         self.max_message_size = max_message_size
         self.terms = Terms(hub.access, frozenset(allowed_origins), own_names() | {*allowed_hosts})
+        self.tls = tls
         self.handshake_timeout_s = handshake_timeout_s
         self.close_timeout_s = close_timeout_s
         self.slow_reader_timeout_s = slow_reader_timeout_s
@@ -172,13 +179,18 @@ class Server:
         self.notices.warning(message, limit, label_of(address))
 
     def _begin(self, connection: Connection, sock: socket.socket) -> None:
+        def protocol() -> asyncio.BufferedProtocol:
+            if self.tls is None or sock.family == socket.AF_UNIX:
+                return connection
+            return TlsLayer(connection, self.tls, peer=connection.peer, notices=self.notices)
+
         def done(task: asyncio.Task[object]) -> None:
             self._arriving.pop(connection, None)
             if not task.cancelled() and task.exception() is not None:
                 logger.debug("connection failed peer=%s: %s", connection.peer, task.exception())
                 self.forget(connection)
 
-        task = self.loop.create_task(self.loop.connect_accepted_socket(lambda: connection, sock))
+        task = self.loop.create_task(self.loop.connect_accepted_socket(protocol, sock))
         self._arriving[connection] = task
         task.add_done_callback(done)
 

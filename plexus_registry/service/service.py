@@ -25,6 +25,7 @@ from plexus_registry.protocol.hub import Hub
 from plexus_registry.registry import Registry
 from plexus_registry.rules import AutoRegister, Event, Failed, LimitReached, Request
 from plexus_registry.server.listener import Server
+from plexus_registry.service.certificates import CertificateReader
 from plexus_registry.service.declarations import DeclarationReader
 from plexus_registry.service.reading import Reading
 from plexus_registry.service.worker import Worker
@@ -127,7 +128,8 @@ class Service:
             settings.config, settings.backends, unreadable_names=lambda: store.unreadable_names
         )
         access = Access(settings.write_access, warn=Notices(logger).warning)
-        reading = Reading(reader, settings.token_file, access)
+        certificate = CertificateReader(settings.tls_certificate, settings.tls_key)
+        reading = Reading(reader, settings.token_file, access, certificate)
         self._registry = Registry(
             store,
             Catalog(await commits.run(store.load)),
@@ -141,8 +143,7 @@ class Service:
         self._undo.push_async_callback(self._drain)
         self.phase = "applying what is declared"
         # Watched first, then read: what changes in between is not missed.
-        also = [settings.token_file] if settings.token_file else []
-        watch = Watch(settings.config, self._files_changed, loop=loop, also=also)
+        watch = Watch(settings.config, self._files_changed, loop=loop, also=reading.files)
         self._undo.callback(watch.stop)
         watch.start()
         self._registry.on_reload = partial(self._reload_begins, watch)
@@ -167,6 +168,7 @@ class Service:
             max_buffered_output=settings.max_buffered_output,
             allowed_origins=settings.allowed_origins,
             allowed_hosts={settings.host.lower(), *settings.allowed_hosts},
+            tls=certificate.take(None),
         )
         self._undo.push_async_callback(self._server.stop)
         for passed in self._sockets:
@@ -261,8 +263,11 @@ class Service:
     def _reload_ends(self, reader: DeclarationReader, reading: Reading, event: Event) -> None:
         self.on_reloaded()
         if not isinstance(event, Failed):
+            if self._server is not None:
+                self._server.tls = reading.certificate.take(self._server.tls)
             self._warn_of_missing_file(reader)
             return
+        reading.certificate.forget()
         if isinstance(event, LimitReached):
             reader.forget()
         elif reading.is_sound:

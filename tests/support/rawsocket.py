@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import json
 import socket
+import ssl
 import struct
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
@@ -156,17 +157,31 @@ class RawSocket:
 
 @contextlib.contextmanager
 def raw_socket(
-    port: int, *, host: str = "127.0.0.1", receive_buffer: int | None = None
+    port: int,
+    *,
+    host: str = "127.0.0.1",
+    source: str = "",
+    receive_buffer: int | None = None,
+    tls: ssl.SSLContext | None = None,
 ) -> Iterator[RawSocket]:
-    """Connect; *receive_buffer* bounds what the kernel takes while nobody reads."""
+    """Connect; *receive_buffer* bounds what the kernel takes while nobody reads.
+
+    *source* is the client's own address, and with *tls* the connection speaks TLS.
+    """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family) as sock:
         if receive_buffer is not None:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         sock.settimeout(TIMEOUT_S)
+        if source:
+            sock.bind((source, 0))
         sock.connect((host, port))
-        yield RawSocket(sock)
+        if tls is None:
+            yield RawSocket(sock)
+            return
+        with tls.wrap_socket(sock, server_hostname=host) as secure:
+            yield RawSocket(secure)
 
 
 @contextlib.contextmanager
