@@ -39,6 +39,7 @@ class _Target:
     url: str | None
     timeout_s: float
     token_file: Path | None
+    ca_file: Path | None
 
     def ask(self, work: Callable[[Connection], Coroutine[Any, Any, dict[str, Any]]]) -> Any:
         """Connect, do *work*, and return its event."""
@@ -46,7 +47,9 @@ class _Target:
         async def run() -> dict[str, Any]:
             url = address.find(os.environ) if self.url is None else address.check_url(self.url)
             token = self._token()
-            async with Connection(url, timeout_s=self.timeout_s, token=token) as registry:
+            async with Connection(
+                url, timeout_s=self.timeout_s, token=token, ca_file=self.ca_file
+            ) as registry:
                 return await work(registry)
 
         return asyncio.run(run())
@@ -90,12 +93,23 @@ class _Target:
     help="A file with the token to send, where the registry asks for one. If not given:"
     f" ${TOKEN_VARIABLE}, else none.",
 )
+@click.option(
+    "--ca-file",
+    metavar="FILE",
+    type=_FILE,
+    help="With wss://: the authorities that the registry's certificate may come from, in PEM. If"
+    " not given: $SSL_CERT_FILE, else those of the system.",
+)
 @click.pass_context
 def command(
-    context: click.Context, url: str | None, timeout_s: float, token_file: Path | None
+    context: click.Context,
+    url: str | None,
+    timeout_s: float,
+    token_file: Path | None,
+    ca_file: Path | None,
 ) -> None:
     """Control a running Plexus registry."""
-    context.obj = _Target(url, timeout_s, token_file)
+    context.obj = _Target(url, timeout_s, token_file, ca_file)
     if context.invoked_subcommand is None:
         click.echo(context.get_help())
         raise click.UsageError("a command is missing")

@@ -9,6 +9,7 @@ import itertools
 import os
 import socket
 import ssl
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -17,7 +18,7 @@ from websockets.asyncio.client import ClientConnection, connect, unix_connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
 
 from plexus_registry.client.address import UNIX_PREFIX
-from plexus_registry.errors import Refused, Unreachable
+from plexus_registry.errors import InvalidValue, Refused, Unreachable
 
 DEFAULT_TIMEOUT_S = 10.0
 
@@ -36,16 +37,26 @@ class Connection:
         url: ``ws://HOST:PORT``, ``wss://HOST:PORT`` or ``unix:/PATH``.
         timeout_s: For connecting, and for each call.
         token: To be sent if it is not empty. It is readable on the way, but for ``wss://``.
+        ca_file: PEM file of the authorities that a ``wss`` registry's certificate may come from;
+            None for those of the system, or of ``$SSL_CERT_FILE`` (OpenSSL).
 
     Attributes:
         hub: What the hub calls itself.
     """
 
-    def __init__(self, url: str, *, timeout_s: float = DEFAULT_TIMEOUT_S, token: str = "") -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        timeout_s: float = DEFAULT_TIMEOUT_S,
+        token: str = "",
+        ca_file: Path | None = None,
+    ) -> None:
         self.url = url
         self.hub = ""
         self._timeout_s = timeout_s
         self._token = token
+        self._ca_file = ca_file
         self._websocket: ClientConnection | None = None
         self._ids = itertools.count(1)
 
@@ -67,6 +78,7 @@ class Connection:
         Raises:
             Unreachable: If nobody answers there, or not as a Plexus hub.
             Refused: If this client, or its token, is not welcome.
+            InvalidValue: If the file of authorities cannot be used.
         """
         options: dict[str, Any] = {
             "compression": None,
@@ -79,6 +91,8 @@ class Connection:
         if self.url.startswith(UNIX_PREFIX):
             opening = unix_connect(self.url.removeprefix(UNIX_PREFIX), **options)
         else:
+            if self.url.startswith("wss:"):
+                options["ssl"] = _context(self._ca_file)
             # The library would ask the environment for a proxy (version 15 and later).
             opening = connect(self.url, proxy=None, **options)
         try:
@@ -163,7 +177,17 @@ class Connection:
                 content = item["content"]
 
 
+def _context(ca_file: Path | None) -> ssl.SSLContext:
+    try:
+        return ssl.create_default_context(cafile=ca_file)
+    except OSError as error:
+        expected = f"a file of certificates in PEM ({_reason_of(error)})"
+        raise InvalidValue("ca_file", str(ca_file), expected) from None
+
+
 def _reason_of(error: OSError) -> str:
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"its certificate is not accepted: {error.verify_message}"
     # asyncio puts the address in place of the reason; these two have numbers of their own.
     if error.errno and not isinstance(error, socket.gaierror | ssl.SSLError):
         return os.strerror(error.errno)

@@ -21,7 +21,8 @@ from websockets.utils import accept_key
 
 from plexus_registry.client.connection import Connection
 from plexus_registry.config.settings import Settings
-from plexus_registry.errors import Refused, Unreachable
+from plexus_registry.errors import InvalidValue, Refused, Unreachable
+from support.certificates import Authority
 from support.serving import Served, serving
 from support.timing import TIMEOUT_S
 
@@ -357,3 +358,51 @@ def test_close_can_be_repeated(served: Served) -> None:
         await registry.close()
 
     asyncio.run(run())
+
+
+# --- TLS ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def authority(tmp_path: Path) -> Authority:
+    """The authority of a registry's certificate."""
+    return Authority(tmp_path)
+
+
+@pytest.fixture
+def secure_url(settings: Settings, authority: Authority) -> Iterator[str]:
+    """A running registry that speaks TLS."""
+    with serving(authority.issue().secure(settings)) as served:
+        yield served.url.replace("ws:", "wss:")
+
+
+def test_registry_of_a_trusted_authority_answers(
+    secure_url: str, authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The authority is named, or the environment names it for every program that asks OpenSSL."""
+
+    async def run() -> Any:
+        async with Connection(secure_url, ca_file=authority.file) as registry:
+            return await registry.call("registry.list")
+
+    assert asyncio.run(run())["backends"] == []
+    monkeypatch.setenv("SSL_CERT_FILE", str(authority.file))
+    assert talk(secure_url, ("registry.list", None))[0]["backends"] == []
+
+
+def test_registry_of_another_authority_is_not_talked_to(
+    secure_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """OpenSSL's words; a file that holds no authorities is refused before anybody is asked."""
+    monkeypatch.delenv("SSL_CERT_FILE", raising=False)
+    reason = unreachable(secure_url)
+    assert reason == "its certificate is not accepted: unable to get local issuer certificate"
+    (tmp_path / "none.pem").write_text("")
+    for file in ("none.pem", "missing.pem"):
+        with pytest.raises(InvalidValue, match=r"ca_file: .* expected a file of certificates"):
+            asyncio.run(Connection(secure_url, ca_file=tmp_path / file).open())
+
+
+def test_plain_client_of_a_registry_that_speaks_tls(secure_url: str) -> None:
+    """It is refused and not left waiting."""
+    assert "400" in unreachable(secure_url.replace("wss:", "ws:"))
