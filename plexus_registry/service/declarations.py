@@ -22,11 +22,14 @@ from pathlib import Path
 from plexus_registry.backend import Backend, Declaration, Source
 from plexus_registry.config import declared
 from plexus_registry.errors import word
+from plexus_registry.notices import Notices
 from plexus_registry.rules import Declare
 
 logger = logging.getLogger(__name__)
 
 LOGGED_NAMES_MAX = 20
+WARNINGS_MAX = 10
+"""How often a minute the same is said, however often somebody asks for a reload."""
 
 
 class DeclarationReader:
@@ -53,6 +56,7 @@ class DeclarationReader:
         self._path = path
         self._env = {declaration.name: declaration for declaration in env}
         self._unreadable_names = unreadable_names
+        self._notices = Notices(logger, burst=WARNINGS_MAX)
         self.is_sound = False
         self.is_absent = False
         self._digest: str | None = None
@@ -106,23 +110,22 @@ class DeclarationReader:
         self._beside_missing = found.backends.keys() if is_missing else None
         held = self._unreadable_names()
         return Declare(
-            env=_without(held, self._env),
-            file=_without(held, found.backends),
+            env=self._without(held, self._env),
+            file=self._without(held, found.backends),
             removable=self._of_drop_ins if is_missing else None,
         )
 
-
-def _without(
-    held: Collection[str], declarations: Mapping[str, Declaration]
-) -> Mapping[str, Declaration]:
-    """Leave out declarations whose names rows hold that cannot be read, and log which."""
-    names = sorted(name for name in held if name in declarations)
-    if not names:
-        return declarations
-    logger.warning(
-        "declarations skipped, unreadable rows of the database hold their names entries=%d"
-        " names=%s",
-        len(names),
-        ",".join(map(word, names[:LOGGED_NAMES_MAX])),
-    )
-    return {name: one for name, one in declarations.items() if name not in held}
+    def _without(
+        self, held: Collection[str], declarations: Mapping[str, Declaration]
+    ) -> Mapping[str, Declaration]:
+        """Leave out declarations whose names rows hold that cannot be read, and log which."""
+        names = sorted(name for name in held if name in declarations)
+        if not names:
+            return declarations
+        self._notices.warning(
+            "declarations skipped, unreadable rows of the database hold their names entries=%d"
+            " names=%s",
+            len(names),
+            ",".join(map(word, names[:LOGGED_NAMES_MAX])),
+        )
+        return {name: one for name, one in declarations.items() if name not in held}
