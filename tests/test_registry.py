@@ -13,7 +13,7 @@ import pytest
 from plexus_registry.backend import Backend, Declaration, Put, Source
 from plexus_registry.catalog import Catalog
 from plexus_registry.errors import ConfigError, Fault, StoreDamaged, StoreError, StoreRejected
-from plexus_registry.eventlog import LOGGED_DECLARATIONS_MAX, LOGGED_FAULTS_MAX
+from plexus_registry.eventlog import LOGGED_DECLARATIONS_MAX, LOGGED_FAULTS_MAX, SAME_FAILURES_MAX
 from plexus_registry.gathering import Later
 from plexus_registry.registry import (
     GROUP_MAX_REQUESTS,
@@ -33,6 +33,7 @@ from plexus_registry.rules import (
     Deregister,
     Event,
     Failed,
+    LimitReached,
     Ping,
     Pinged,
     Register,
@@ -75,6 +76,7 @@ class Desk:
         commits: Runs the store's work, if not `HeldOffload`.
         new_id: Makes ids.
         later: Sets timers, if commits may wait for requests.
+        max_entries: How many entries there may be.
     """
 
     def __init__(
@@ -83,6 +85,7 @@ class Desk:
         commits: Offload | None = None,
         new_id: Callable[[], str] | None = None,
         later: Later | None = None,
+        max_entries: int = 100_000,
     ) -> None:
         self.store = MemoryStore(held)
         self.commits = HeldOffload()
@@ -95,6 +98,7 @@ class Desk:
             reads=self.reads,
             declarations=self.declared,
             later=later,
+            max_entries=max_entries,
             clock=lambda: 500.75,
             new_id=new_id or map(str, itertools.count(1)).__next__,
         )
@@ -1067,3 +1071,68 @@ def test_store_that_stays_damaged_is_not_rebuilt_for_ever(desk: Desk) -> None:
     desk.ask(Register(name="b", host="h", port=1))
     assert isinstance(desk.run()[-1], BackendRegistered)
     assert desk.store.rebuilt == ["page 7", "page 7"]
+
+
+# --- limits ---------------------------------------------------------------------------------------
+
+
+def test_entries_have_a_limit_over_a_whole_group() -> None:
+    """Those that share a commit count, those that go make room, and what is there can change."""
+    desk = Desk(entry("old"), entry("gone"), max_entries=4)
+    desk.ask_together(
+        register("a"), register("b"), register("old"), Delete("gone"), register("c"), register("d")
+    )
+    assert kinds(desk.run()) == [
+        BackendRegistered,
+        LimitReached,
+        BackendRegistered,
+        BackendDeleted,
+        BackendRegistered,
+        LimitReached,
+    ]
+    assert desk.names == ["old", "first", "a", "c"]
+    assert desk.answers[1] == LimitReached(
+        "Failed to register backend: that makes 5 entries, and max_entries allows 4;"
+        " delete some or raise it"
+    )
+
+
+def test_declarations_beyond_the_limit_are_refused_whole(log: pytest.LogCaptureFixture) -> None:
+    """The reload fails, the log says why; as many as there is room for are applied."""
+    desk = Desk(entry("old"), entry("f", source=Source.FILE), max_entries=3)
+    for names in (("a", "b", "c"), ("a", "b")):
+        desk.declared.found = declares(*names)
+        desk.reload()
+        desk.run()
+    assert kinds(desk.answers) == [LimitReached, Reloaded]
+    assert desk.names == ["old", "a", "b"]
+    text = "that makes 4 entries, and max_entries allows 3"
+    assert [record.levelname for record in log.records if text in record.getMessage()] == [
+        "ERROR",
+        "DEBUG",
+    ]
+
+
+def test_entries_that_are_there_stay_when_the_limit_is_lower() -> None:
+    """They can be refreshed, changed and deleted; there is just no room for more."""
+    desk = Desk(*(entry(name) for name in "abc"), max_entries=1)
+    desk.ask(register("a"), Update(name="b", port=9), Delete("c"), register("d"))
+    assert kinds(desk.run()) == [
+        BackendRegistered,
+        BackendUpdated,
+        BackendDeleted,
+        LimitReached,
+    ]
+    assert desk.names == ["a", "b"]
+
+
+def test_failures_that_go_on_fill_no_log(desk: Desk, log: pytest.LogCaptureFixture) -> None:
+    """A full disk and a bad file are told some times a minute, however often somebody tries."""
+    desk.declared.found = faults(1)
+    for number in range(100):
+        desk.store.fail_next(disk_full())
+        desk.ask(register(f"n{number}"))
+        desk.reload()
+        desk.run()
+    errors = [record for record in log.records if record.levelno >= logging.WARNING]
+    assert len(errors) == 2 * SAME_FAILURES_MAX

@@ -23,6 +23,7 @@ from websockets.exceptions import ConnectionClosed
 
 from plexus_registry import __version__
 from support.activation import activated, listener
+from support.certificates import Authority
 from support.conversation import conversation
 from support.daemon import BOUND_BY_MODES, PROGRAM, Daemon, daemon, environment, run
 from support.timing import TIMEOUT_S, wait_until
@@ -295,6 +296,19 @@ def test_interrupt_ends_without_a_traceback(tmp_path: Path) -> None:
             stdout, stderr = process.communicate(timeout=TIMEOUT_S)
     assert process.returncode == 70
     assert (stdout, stderr.strip()) == ("", "")
+
+
+def test_reload_over_tls(tmp_path: Path, config: Path) -> None:
+    """With the authority that is named; one that nobody named is not trusted."""
+    authority = Authority(tmp_path)
+    with daemon(tmp_path, authority.issue().options) as running:
+        url = running.url.replace("ws:", "wss:")
+        trusting = ("--url", url, "--ca-file", str(authority.file))
+        assert done(ctl(tmp_path, *trusting, "reload")).startswith("reloaded: ")
+        reason = failed(ctl(tmp_path, "--url", url, "reload"), 69)
+        assert "its certificate is not accepted" in reason
+        wrong = failed(ctl(tmp_path, "--url", url, "--ca-file", str(config), "reload"), 64)
+        assert "expected a file of certificates in PEM" in wrong
 
 
 # --- backup ---------------------------------------------------------------------------------------
