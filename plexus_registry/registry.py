@@ -36,19 +36,14 @@ from plexus_registry.eventlog import (
 from plexus_registry.gathering import Gathering, Later
 from plexus_registry.ids import uuid7
 from plexus_registry.rules import (
-    AutoRegister,
+    FAILED,
     Decision,
     Declare,
-    Delete,
-    Deregister,
     Event,
     Failed,
     LimitReached,
-    Ping,
-    Register,
     Reloaded,
     Request,
-    Update,
     decide,
 )
 from plexus_registry.store.port import Salvage, Store
@@ -261,12 +256,12 @@ class Registry:
             return decide(overlay, request, now=self.now(), new_id=self._new_id)
         except Exception:  # one request's fault must not become its neighbours'
             logger.exception("rule failed request=%s", type(request).__name__)
-            return Decision(Failed(f"{_FAILED[type(request)]}: internal error, see the log"))
+            return Decision(Failed(f"{FAILED[type(request)]}: internal error, see the log"))
 
     def _refuse_growth(self, submission: _Submission, entries: int) -> Decision:
         request = submission.request
         refusal = LimitReached(
-            f"{_FAILED[type(request)]}: that makes {entries} entries, and max_entries allows"
+            f"{FAILED[type(request)]}: that makes {entries} entries, and max_entries allows"
             f" {self._max_entries}; delete some or raise it"
         )
         log_full(request, refusal, peer=submission.peer, notices=self._notices)
@@ -333,7 +328,7 @@ class Registry:
         again = [submission for submission in group if not _changes(submission)]
         self._queue.extendleft(reversed(again))
         for submission in filter(_changes, group):
-            _call(submission.reply, Failed(f"{_FAILED[type(submission.request)]}: {text}"))
+            _call(submission.reply, Failed(f"{FAILED[type(submission.request)]}: {text}"))
 
     # --- reloads ----------------------------------------------------------------------------------
 
@@ -398,14 +393,3 @@ def _call(function: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> Non
 
 def _changes(submission: _Submission) -> bool:
     return submission.decision is not None and bool(submission.decision.changes)
-
-
-_FAILED: dict[type, str] = {
-    Register: "Failed to register backend",
-    Update: "Failed to update backend",
-    Delete: "Failed to delete backend",
-    Ping: "Failed to ping backend",
-    Deregister: "Failed to deregister backend",
-    Declare: "Failed to apply declared backends",
-    AutoRegister: "Failed to register backend",
-}

@@ -387,3 +387,14 @@ _RULES: dict[type, Callable[[View, Any, int, NewId], Decision]] = {
     Declare: _declare,
     AutoRegister: _auto_register,
 }
+
+FAILED: dict[type, str] = {
+    Register: "Failed to register backend",
+    Update: "Failed to update backend",
+    Delete: "Failed to delete backend",
+    Ping: "Failed to ping backend",
+    Deregister: "Failed to deregister backend",
+    Declare: "Failed to apply declared backends",
+    AutoRegister: "Failed to register backend",
+}
+"""How it is told that a request failed."""
