@@ -119,7 +119,7 @@ def registry(
     """
     files = ["--db-path", str(folder / "registry.db")]
     files += ["--config", str(config or folder / "config" / "backends.toml")]
-    own = ["--port", "0", "--auto-register", "none", *files, *arguments]
+    own = ["--port", "0", "--auto-register", "none", "--max-entries", "1000000", *files, *arguments]
     with child(folder, [*program, *own]) as running:
         running.wait_until(running.logged_port)
         yield running
