@@ -106,7 +106,7 @@ def test_c01_a_listed_origin_is_accepted(settings: Settings) -> None:
 
 def test_c02_subprotocols_and_compression_are_not_accepted(served: Served) -> None:
     """What a client offers is left out of the answer, and the connection works without it."""
-    options = {"subprotocols": ["plexus", "jsonrpc"], "compression": "deflate"}
+    options: dict[str, Any] = {"subprotocols": ["plexus", "jsonrpc"], "compression": "deflate"}
     with conversation(served.url, **options) as client:
         assert client.websocket.subprotocol is None
         response = client.websocket.response

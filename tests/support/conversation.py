@@ -7,11 +7,13 @@ import contextlib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from ssl import SSLContext
 from typing import Any
 
 from websockets.sync.client import ClientConnection, connect
 
 from support.timing import TIMEOUT_S
+from support.tls import decrypted
 
 HUB = "registry-hub"
 TERMINAL = ("done", "error")
@@ -108,7 +110,9 @@ class Conversation:
 
 
 @contextlib.contextmanager
-def conversation(url: str, **options: Any) -> Iterator[Conversation]:
+def conversation(
+    url: str, *, ssl: SSLContext | None = None, **options: Any
+) -> Iterator[Conversation]:
     """Connect, without compression and proxies as the Plexus clients do."""
     options = {
         "compression": None,
@@ -116,5 +120,9 @@ def conversation(url: str, **options: Any) -> Iterator[Conversation]:
         "max_size": None,
         "ping_interval": None,
     } | options
-    with connect(url, open_timeout=TIMEOUT_S, **options) as websocket:
+    with contextlib.ExitStack() as stack:
+        if ssl is not None:
+            options["sock"] = stack.enter_context(decrypted(url, ssl))
+            url = f"ws{url.removeprefix('wss')}"
+        websocket = stack.enter_context(connect(url, open_timeout=TIMEOUT_S, **options))
         yield Conversation(websocket)
