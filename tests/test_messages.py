@@ -47,6 +47,12 @@ def test_catalog_entries_have_a_subject_and_refer_to_known_fields() -> None:
         assert all(len(line) <= 100 for line in entry.splitlines() if not line.startswith(" "))
 
 
+def test_catalog_advises_to_check_what_the_service_reads() -> None:
+    """All of it, tokens and certificate included, wherever its settings put them."""
+    advised = re.findall(r"^ +(plexus-registry .*--check-config.*)$", CATALOG, re.MULTILINE)
+    assert set(advised) == {"plexus-registry --system --check-config"}
+
+
 @pytest.mark.parametrize(
     ("given", "expected"),
     [

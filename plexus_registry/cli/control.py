@@ -151,7 +151,7 @@ def backup(file: Path, database: Path | None) -> None:
 
     if database is None:
         is_system = os.access(places.SYSTEM["STATE_DIRECTORY"], os.X_OK)
-        environ = os.environ | (places.SYSTEM if is_system else {})
+        environ = places.of_system(os.environ) if is_system else os.environ
         database = sources.resolve({}, environ, home()).settings.database
     copy(database, file)
     _tell(f"{file}: copy of {database}, checked")

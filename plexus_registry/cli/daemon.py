@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 PROGRAM = "plexus-registry"
+_LOOKING = ("print_config", "check_config", "write_default_config")
 
 
 class _Parser(argparse.ArgumentParser):
@@ -78,7 +79,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--system",
         action="store_true",
-        help="use the files of the system's service, which it finds by itself:"
+        help="with one of the three above: look at what the system's service would use, in"
         f" {' and '.join(places.SYSTEM.values())}",
     )
     parser.add_argument(
@@ -111,15 +112,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(options: Mapping[str, object]) -> Exit:
     """Do what the options ask for."""
     home = home_directory()
-    if options["system"]:
-        os.environ.update(places.SYSTEM)
+    environ = places.of_system(os.environ) if options["system"] else os.environ
     try:
         if options["check_config"]:
-            return _check(options, os.environ, home)
+            return _check(options, environ, home)
         if options["write_default_config"]:
-            return _write_defaults(options, os.environ, home)
+            return _write_defaults(options, environ, home)
         if options["print_config"]:
-            print(settings_toml.render(sources.resolve(options, os.environ, home)), end="")
+            print(settings_toml.render(sources.resolve(options, environ, home)), end="")
             return Exit.OK
         # Not the end of a daemon that does not mind signals yet.
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
@@ -152,6 +152,11 @@ def _parse(arguments: Sequence[str] | None) -> dict[str, object]:
     options = vars(wanted.parse_args(arguments))
     if options["pid_file"] and not options["daemonize"]:
         wanted.error("--pid-file goes with --daemonize")
+    if options["system"] and not any(options[action] for action in _LOOKING):
+        wanted.error(
+            "--system goes with --check-config, --print-config or --write-default-config;"
+            " systemctl start plexus-registry starts the service"
+        )
     return options
 
 

@@ -79,7 +79,7 @@ def _file_and_group(named: Path | None) -> tuple[Path, int]:
     if named is not None:
         return named, _SAME_GROUP
     is_system = os.access(places.SYSTEM["CONFIGURATION_DIRECTORY"], os.W_OK)
-    environ = os.environ | (places.SYSTEM if is_system else {})
+    environ = places.of_system(os.environ) if is_system else os.environ
     found = sources.resolve({}, environ, home()).settings.token_file
     assert found is not None, "it has a default"
     if not is_system or os.geteuid() != 0:

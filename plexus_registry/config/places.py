@@ -14,6 +14,20 @@ SYSTEM: Final = {
 """What systemd tells the system's service (systemd.exec(5))."""
 
 
+def of_system(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment of the system's service, as far as the unit alone makes it.
+
+    Whoever looks at the service has settings of his own in his shell, which say nothing about it.
+    """
+    own = {
+        name: value
+        for name, value in environ.items()
+        if not name.startswith(("REGISTRY_", "XDG_"))
+        and name not in ("RUST_LOG", "CREDENTIALS_DIRECTORY")
+    }
+    return own | SYSTEM
+
+
 def settings_file(environ: Mapping[str, str], home: Path) -> Path:
     """Return the default path of ``registry.toml``."""
     return _configuration_directory(environ, home) / "registry.toml"

@@ -185,11 +185,18 @@ BAD_VALUES = {
 
 
 def test_system_means_the_files_of_the_service(tmp_path: Path) -> None:
-    """Whoever asks, root included, whose own files are others."""
-    printed = answered(run(tmp_path, "--system", "--print-config"))
+    """Whoever asks, root included, whose own files and variables are others."""
+    environ = environment(tmp_path, REGISTRY_DB_PATH="/elsewhere.db", XDG_CONFIG_HOME="/own")
+    printed = answered(run(tmp_path, "--system", "--print-config", environ=environ))
     assert 'config = "/etc/plexus/backends.toml"' in printed
     assert 'database = "/var/lib/plexus-registry/registry.db"' in printed
     assert "/etc/plexus/backends.toml" not in answered(run(tmp_path, "--print-config"))
+
+
+def test_system_is_for_looking_only(tmp_path: Path) -> None:
+    """Root must not serve as the service: the service could not open root's files afterwards."""
+    (line,) = refused(run(tmp_path, "--system"), 64)
+    assert line.startswith("--system goes with --check-config, --print-config or")
 
 
 @pytest.mark.parametrize("place", ["command line", "environment", "file"])
@@ -316,7 +323,7 @@ def test_user_without_a_home_needs_none(tmp_path: Path) -> None:
     program = (
         sys.executable,
         "-c",
-        "import contextlib, locale, os, sys\n"
+        "import contextlib, locale, os, shutil, sys\n"
         "from plexus_registry.cli.daemon import main\n"
         "os.environ.pop('HOME')\n"
         "with contextlib.suppress(PermissionError):\n"

@@ -72,7 +72,8 @@ def test_file_is_the_systems_where_it_can_be_written(tmp_path: Path, path: Path)
     done(ctl(tmp_path, "token", "new", "a", system=str(system)))
     assert list(tokens.read(system / "tokens")) == ["a"]
     named = tmp_path / "named"
-    done(ctl(tmp_path, "token", "new", "b", system=str(system), REGISTRY_TOKEN_FILE=str(named)))
+    (system / "registry.toml").write_text(f'token_file = "{named}"\n')
+    done(ctl(tmp_path, "token", "new", "b", system=str(system)))
     assert list(tokens.read(named)) == ["b"]
     other = tmp_path / "other"
     done(ctl(tmp_path, "token", "new", "c", "--tokens", str(other), system=str(system)))

@@ -54,7 +54,7 @@ def test_failed_reloads_are_a_query_with_an_explanation(registry: Registry) -> N
     assert all("config reload failed, keeping previous" in text for text in failures)
     explained = registry.machine.run("journalctl", "--catalog", f"--unit={SERVICE}", query).stdout
     assert "Subject: Reload of the declared backends failed" in explained
-    assert "plexus-registry --check-config --config /etc/plexus/backends.toml" in explained
+    assert "plexus-registry --system --check-config" in explained
     assert "@PLEXUS_PEER@" not in explained
 
 
