@@ -156,10 +156,18 @@ def take(path: Path) -> Snapshot:
             continue
         if content is not None:
             taken.append((file, content))
-        elif file.is_symlink():
-            message = f"is a symbolic link to {os.readlink(file)}, where the daemon sees no file"
+        elif target := _target(file):
+            message = f"is a symbolic link to {target}, where the daemon sees no file"
             taken.append((file, Fault(str(file), 0, message)))
     return Snapshot(tuple(taken), _digest(taken))
+
+
+def _target(file: Path) -> str:
+    """Return where a symbolic link leads; nothing if it is none, or gone."""
+    try:
+        return os.readlink(file)
+    except OSError:
+        return ""
 
 
 def _digest(taken: Iterable[tuple[Path, bytes | Fault]]) -> str:

@@ -8,7 +8,6 @@ import difflib
 import os
 import re
 import stat
-import tempfile
 import tomllib
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -150,7 +149,7 @@ def write_new(path: Path, text: str) -> None:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        descriptor, temporary = _make_temporary(path)
         try:
             with os.fdopen(descriptor, "w", encoding="utf-8", newline="\n") as file:
                 os.fchmod(descriptor, FILE_MODE)
@@ -186,7 +185,7 @@ def replace(path: Path, text: str, *, mode: int, group: int = -1) -> None:
         owner = -1
     else:
         owner, group, mode = former.st_uid, former.st_gid, stat.S_IMODE(former.st_mode)
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    descriptor, temporary = _make_temporary(path)
     try:
         with os.fdopen(descriptor, "w", encoding="utf-8", newline="\n") as file:
             os.fchown(descriptor, owner, group)
@@ -199,6 +198,12 @@ def replace(path: Path, text: str, *, mode: int, group: int = -1) -> None:
         os.unlink(temporary)
         raise
     _sync_directory(path.parent)
+
+
+def _make_temporary(path: Path) -> tuple[int, str]:
+    import tempfile  # late: it brings in much that a daemon that only reads does not need
+
+    return tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
 
 
 def _give_name(temporary: Path, path: Path) -> None:
