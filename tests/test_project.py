@@ -61,6 +61,20 @@ def test_every_python_file_names_its_licence() -> None:
     assert missing == []
 
 
+def test_every_manual_unit_and_script_names_its_licence() -> None:
+    """Near the top, in the form of a comment there."""
+    written = [*(ROOT / "docs/man").iterdir(), ROOT / "debian/rules", ROOT / "debian/postrm"]
+    written += [path for path in (ROOT / "systemd").rglob("*") if path.is_file()]
+    written += [path for path in (ROOT / "packaging").rglob("*/*") if path.is_file()]
+    missing = [
+        relative(path)
+        for path in written
+        if SPDX.lstrip("# ") not in "".join(path.read_text(encoding="utf-8").splitlines()[:4])
+    ]
+    assert written
+    assert missing == []
+
+
 def test_modules_of_the_package_stay_small() -> None:
     """No module of the package is so long that it has several reasons to change."""
     lengths = {
