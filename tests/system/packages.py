@@ -103,14 +103,20 @@ def _packages_of(control: str, field: str) -> list[str]:
 
 def build_layer(cache: Cache, base: Path) -> Path:
     """Return what turns the base into a machine that builds the package."""
-    packages = recipe().pool[0]
+    control = ROOT / "debian/control"
+    tools = " ".join(_BUILD_TOOLS)
 
     def make(root: Path) -> None:
-        install = f"apt-get -qq --yes --no-install-recommends install {packages}"
+        place = root / "srv/clone/debian"
+        place.mkdir(parents=True)
+        shutil.copy(control, place)
+        apt = "apt-get -qq --yes --no-install-recommends"
+        # As the README says.
+        install = f"{apt} install {tools}; cd /srv/clone; {apt} build-dep .; rm -r /srv/clone"
         account = f"useradd --create-home {_BUILDER}; install -d -o {_BUILDER} {_SRC.parent}"
         in_tree(root, ["sh", "-ec", f"{install}; {account}"]).check()
 
-    return cache.layer("build", [base], make, packages)
+    return cache.layer("build", [base], make, tools, control.read_text(encoding="utf-8"))
 
 
 def build(cache: Cache, base: Path) -> Packages:

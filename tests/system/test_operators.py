@@ -65,7 +65,16 @@ def test_readme_for_operators_works_as_typed(
             left = sorted(path.name for path in (machine.root / "etc/plexus").rglob("*"))
             assert left == ["backends.d", "prod.toml", "tokens"]
 
+        def is_at_hand() -> None:
+            # The README names it in a sentence.
+            client = "python3 -m websockets ws://127.0.0.1:4445"
+            assert f"`{client}`" in (ROOT / "README.md").read_text(encoding="utf-8")
+            asked = '{"jsonrpc":"2.0","id":1,"method":"_info"}\n'
+            talk = machine.run("sh", "-c", f"(cat; sleep 1) | {client}", stdin=asked).check()
+            assert '"backend":"registry-hub"' in talk.stdout, talk
+
         checks: dict[str, Callable[[], None]] = {
+            "systemctl status plexus-registry": is_at_hand,
             "systemctl reload plexus-registry": is_declared,
             "systemctl restart plexus-registry.socket": is_open,
             "plexus-registryctl backup": is_backed_up,

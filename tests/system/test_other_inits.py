@@ -73,6 +73,7 @@ def test_script_starts_reloads_and_stops_the_registry(
         registry.put(BACKENDS, declaration(declared=4001))
         service("reload").check()
         registry.wait(lambda: registry.port_of("declared") == 4001, "the reload")
+        registry.wait(lambda: "peer=SIGHUP" in _log(machine), "the signal that the script sent")
 
         registry.put(BACKENDS, declaration(declared=0))
         refused = service("reload")
@@ -102,8 +103,12 @@ def test_script_starts_reloads_and_stops_the_registry(
         assert service("status").status == 3
         assert "refused" in registry.try_ask("list").stderr
         assert machine.run("test", "-e", PID_FILE).status != 0
-        log = machine.sh("cat /var/log/syslog /var/log/daemon.log 2>/dev/null; true").stdout
-        assert re.search(rf"plexus-registry\[{before}\]: listening address=127\.0\.0\.1:4445", log)
+        listening = rf"plexus-registry\[{before}\]: listening address=127\.0\.0\.1:4445"
+        assert re.search(listening, _log(machine))
+
+
+def _log(machine: Machine) -> str:
+    return machine.sh("cat /var/log/syslog /var/log/daemon.log 2>/dev/null; true").stdout
 
 
 def _pid(machine: Machine) -> int:

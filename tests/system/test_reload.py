@@ -74,17 +74,29 @@ def test_saved_file_is_followed(registry: Registry, how: str, figure: Figure) ->
 
 def test_sighup_reloads(registry: Registry) -> None:
     """`kill -HUP` of the daemon makes it follow the files; a broken one it reports."""
-    # Not by inotify, which takes other files only.
-    registry.declare(kept=4001)
-    registry.wait(lambda: registry.port_of("kept") == 4001, "the file to be followed")
-    registry.signal("HUP")
-    registry.wait(
-        lambda: any("peer=SIGHUP" in text for text in registry.messages()), "a reload by SIGHUP"
-    )
-    registry.put(BACKENDS, declaration(kept=0))
-    registry.signal("HUP")
-    registry.wait(lambda: "FAILED" in registry.status, "a failed reload")
+    _save_and_hang_up(registry, kept=4001)
+    applied = "declared backends applied added=1 updated=0 removed=0"
+    registry.wait(lambda: _peers_of(registry, applied), applied)
+    # Before inotify, which waits until the files stand still.
+    assert _peers_of(registry, applied) == ["SIGHUP"]
     assert registry.port_of("kept") == 4001
+    _save_and_hang_up(registry, kept=0)
+    failed = "config reload failed"
+    registry.wait(lambda: _peers_of(registry, failed), failed)
+    assert _peers_of(registry, failed)[0] == "SIGHUP"
+    assert "FAILED" in registry.status
+    assert registry.port_of("kept") == 4001
+
+
+def _save_and_hang_up(registry: Registry, **ports: int) -> None:
+    script = f"cat >{BACKENDS} && kill -HUP {registry.pid}"
+    registry.machine.run("sh", "-c", script, stdin=declaration(**ports)).check()
+
+
+def _peers_of(registry: Registry, text: str) -> list[str]:
+    return [
+        entry["PLEXUS_PEER"] for entry in registry.journal() if entry["MESSAGE"].startswith(text)
+    ]
 
 
 @pytest.mark.parametrize("port", [4001, 0], ids=["good", "broken"])
