@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: AGPL-3.0-only
-"""What a reload reads: declared backends, access tokens and the certificate, all or nothing."""
+"""What a reload reads: access tokens, the certificate and declared backends.
+
+Certificate and declarations apply together or not at all. Tokens apply as soon as their own file
+is sound, whatever the others say: a fault elsewhere must not keep a token that was taken back.
+"""
 
 from __future__ import annotations
 
@@ -16,13 +20,12 @@ logger = logging.getLogger(__name__)
 
 
 class Reading:
-    """Reads for the registry's reload, and hands tokens that are sound to *access*.
+    """Reads for the registry's reload, and hands tokens that are sound to *access* at once.
 
     Args:
         declarations: Reads what is declared.
         token_file: Where the tokens are; None for none. It is not read where nobody needs one.
-        access: Who may write. Its tokens are replaced as soon as all files are sound, also if the
-            declarations cannot be written then: what is taken back must not count any more.
+        access: Who may write.
         certificate: Reads certificate and key of TLS.
 
     Attributes:
@@ -54,17 +57,19 @@ class Reading:
         """Read everything anew. Blocks. See `DeclarationReader`.
 
         Raises:
-            ConfigError: With every fault of the certificate, else of the tokens, or else of the
+            ConfigError: With every fault of the tokens, else of the certificate, or else of the
                 declarations.
         """
-        self._are_tokens_sound = False
+        # Declarations come last, for they count as read once they are: with a fault in the others
+        # they must not, or nobody would apply them when it is mended.
+        self._read_tokens()
         self.certificate.read(explicit=explicit)
-        # Before the declarations, which count as read once they are: with a fault here they
-        # must not, or nobody would apply them when it is mended.
+        return self._declarations(explicit)
+
+    def _read_tokens(self) -> None:
+        self._are_tokens_sound = False
         found = tokens.read(self._token_file) if self._token_file else {}
         self._are_tokens_sound = True
-        declare = self._declarations(explicit)
         if found != self._access.tokens:
-            logger.info("access tokens read tokens=%d path=%s", len(found), self._token_file)
             self._access.tokens = found
-        return declare
+            logger.info("access tokens read tokens=%d path=%s", len(found), self._token_file)

@@ -16,10 +16,14 @@ import pytest
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect, unix_connect
 
-from plexus_registry.access import Policy
+from plexus_registry.access import Access, Policy
 from plexus_registry.config import tokens
 from plexus_registry.config.settings import Settings
+from plexus_registry.errors import ConfigError
 from plexus_registry.protocol.methods import HUB_METHODS, REGISTRY_METHODS, SCHEMA_METHOD, Right
+from plexus_registry.service.certificates import CertificateReader
+from plexus_registry.service.declarations import DeclarationReader
+from plexus_registry.service.reading import Reading
 from support.conversation import HUB, Answer, Conversation
 from support.networks import THERE, connected_from, second_host, why_no_second_host
 from support.serving import Served, serving
@@ -287,8 +291,8 @@ def test_tokens_are_followed_on_open_connections(strict: Sides, tmp_path: Path) 
     assert refused.value.response.status_code == 401
 
 
-def test_reload_takes_tokens_and_declarations_or_neither(strict: Sides, tmp_path: Path) -> None:
-    """A fault in one file keeps what was, of both; when it is mended both apply."""
+def test_fault_in_tokens_keeps_what_was(strict: Sides, tmp_path: Path) -> None:
+    """A fault there holds declarations up too; when it is mended both apply."""
     path, config = tmp_path / "tokens", strict.served.service.settings.config
     _, token = tokens.add(path, "ci")
     assert reload(strict)["type"] == "reloaded"
@@ -310,10 +314,32 @@ def test_reload_takes_tokens_and_declarations_or_neither(strict: Sides, tmp_path
         assert list(strict.served.server.hub.access.tokens) == ["renamed"]
         assert register(client) == ""
 
-        config.write_text("[[backend]\n")
-        path.write_text("")
-        assert f"{config}:1: not TOML" in reload(strict)["message"]
+
+def test_tokens_apply_whatever_is_wrong_elsewhere(strict: Sides, tmp_path: Path) -> None:
+    """One that is taken back counts no more, and a new one does, beside a fault in another file."""
+    path, config = tmp_path / "tokens", strict.served.service.settings.config
+    _, token = tokens.add(path, "ci")
+    assert reload(strict)["type"] == "reloaded"
+    with strict.client("loopback", Authorization=f"Bearer {token}") as client:
         assert register(client) == ""
+        config.write_text("[[backend]\n")
+        tokens.revoke(path, "ci")
+        _, newer = tokens.add(path, "newer")
+        assert f"{config}:1: not TOML" in reload(strict)["message"]
+        assert "is not known here" in register(client)
+    with strict.client("loopback", Authorization=f"Bearer {newer}") as client:
+        assert register(client) == ""
+
+
+def test_tokens_apply_beside_a_faulty_certificate(tmp_path: Path) -> None:
+    """They are read before it."""
+    path, access = tmp_path / "tokens", Access(tokens={"revoked": b"digest"})
+    tokens.add(path, "newer")
+    declarations = DeclarationReader(tmp_path / "backends.toml", ())
+    read = Reading(declarations, path, access, CertificateReader(None, tmp_path / "tls.key"))
+    with pytest.raises(ConfigError, match="there is no certificate for the key"):
+        read(explicit=False)
+    assert list(access.tokens) == ["newer"]
 
 
 def test_policy_open_reads_no_tokens(settings: Settings, tmp_path: Path) -> None:
