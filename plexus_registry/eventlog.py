@@ -8,13 +8,16 @@ DEBUG, for it comes with every heartbeat.
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Sequence
+import time
+from collections.abc import Callable, Collection, Sequence
+from functools import partial
+from typing import Final
 
 from plexus_registry import messages
-from plexus_registry.backend import Backend, Remove
+from plexus_registry.backend import Backend, Change, Remove
 from plexus_registry.errors import ConfigError, StoreError, word
 from plexus_registry.messages import fields
-from plexus_registry.notices import Notices
+from plexus_registry.notices import Allowance, Notices
 from plexus_registry.rules import (
     BackendDeleted,
     BackendDeregistered,
@@ -22,6 +25,7 @@ from plexus_registry.rules import (
     BackendUpdated,
     Decision,
     Declare,
+    Event,
     Failed,
     LimitReached,
     Pinged,
@@ -34,20 +38,83 @@ logger = logging.getLogger(__name__)
 
 LOGGED_FAULTS_MAX = 20
 LOGGED_DECLARATIONS_MAX = 100
+CHANGES_BURST: Final = 4000
+CHANGES_PER_S: Final = 20
+RELOADS_BURST: Final = 200
+RELOADS_PER_S: Final = 1
+"""Together far below what systemd-journald takes of a service, 10,000 lines in 30 s: past that it
+drops errors as well. Reloads are counted apart, for an operator must see them in a flood."""
 SAME_FAILURES_MAX = 10
 """How often a minute the same failure is logged, however often somebody runs into it."""
 
 
-def log_decision(decision: Decision, *, peer: str, declared: Collection[str]) -> None:
-    """Log what a request came to.
+class Diary:
+    """Logs what requests came to; bounded, for whoever may write can change entries at will.
 
     Args:
-        decision: What was written for it, and its answer.
-        peer: Who asked.
-        declared: Names that files or environment declare.
+        clock: Returns the time in seconds.
     """
-    event = decision.event
-    level = logging.INFO if decision.changes and not decision.is_refresh else logging.DEBUG
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        allow = partial(Allowance, logger, clock=clock)
+        self._changes = allow("changes", burst=CHANGES_BURST, per_s=CHANGES_PER_S)
+        self._reloads = allow("reloads", burst=RELOADS_BURST, per_s=RELOADS_PER_S)
+
+    def log_decision(self, decision: Decision, peer: str, declared: Collection[str]) -> None:
+        """Log what a request came to.
+
+        Args:
+            decision: What was written for it, and its answer.
+            peer: Who asked.
+            declared: Names that files or environment declare.
+        """
+        event = decision.event
+        if isinstance(event, Reloaded):
+            self._log_reload(decision, event, peer)
+        elif not decision.changes or decision.is_refresh or isinstance(event, Pinged):
+            if logger.isEnabledFor(logging.DEBUG):
+                _log_event(logging.DEBUG, event, peer, declared)
+        elif self._may_tell_change():
+            _log_event(logging.INFO, event, peer, declared)
+
+    def log_overruled(self, names: Sequence[str]) -> None:
+        """Log which declarations have no effect, as entries made at run time hold their names."""
+        if names and self._may_tell_reload():
+            shown = ",".join(map(word, sorted(names)[:LOGGED_FAULTS_MAX]))
+            logger.info(
+                "declarations without effect, held by run-time registrations entries=%d names=%s",
+                len(names),
+                shown,
+            )
+
+    def _log_reload(self, decision: Decision, event: Reloaded, peer: str) -> None:
+        """Log what a reload did to each backend, as far as a person would read, and in all."""
+        for change in decision.changes[:LOGGED_DECLARATIONS_MAX]:
+            if self._may_tell_change():
+                _log_declared(change, decision.added, peer)
+        if not self._may_tell_reload():
+            return
+        unseen = len(decision.changes) - LOGGED_DECLARATIONS_MAX
+        if unseen > 0:
+            logger.info("backends declared or no longer declared: %d more", unseen)
+        logger.info(
+            "declared backends applied added=%d updated=%d removed=%d unchanged=%d peer=%s",
+            event.count,
+            event.updated,
+            event.removed,
+            event.unchanged,
+            word(peer),
+            extra=fields(messages.RELOADED, peer=peer),
+        )
+
+    def _may_tell_change(self) -> bool:
+        return logger.isEnabledFor(logging.INFO) and self._changes.take()
+
+    def _may_tell_reload(self) -> bool:
+        return logger.isEnabledFor(logging.INFO) and self._reloads.take()
+
+
+def _log_event(level: int, event: Event, peer: str, declared: Collection[str]) -> None:
     match event:
         case BackendRegistered(backend):
             _log_entry(level, messages.BACKEND_REGISTERED, "registered", backend, peer)
@@ -64,17 +131,6 @@ def log_decision(decision: Decision, *, peer: str, declared: Collection[str]) ->
                 word(peer),
                 extra=fields(messages.BACKEND_DEREGISTERED, backend=name, peer=peer),
             )
-        case Reloaded():
-            _log_declared(decision, peer)
-            logger.info(
-                "declared backends applied added=%d updated=%d removed=%d unchanged=%d peer=%s",
-                event.count,
-                event.updated,
-                event.removed,
-                event.unchanged,
-                word(peer),
-                extra=fields(messages.RELOADED, peer=peer),
-            )
         case Pinged():
             logger.debug(
                 "backend pinged name=%s peer=%s",
@@ -88,20 +144,13 @@ def log_decision(decision: Decision, *, peer: str, declared: Collection[str]) ->
             raise AssertionError(f"unknown event: {event}")
 
 
-def _log_declared(decision: Decision, peer: str) -> None:
-    """Log what a reload did to each backend, as far as a person would read."""
-    for change in decision.changes[:LOGGED_DECLARATIONS_MAX]:
-        if isinstance(change, Remove):
-            _log_end(messages.BACKEND_DELETED, "no longer declared", change.name, peer)
-        elif change.name in decision.added:
-            _log_entry(logging.INFO, messages.BACKEND_REGISTERED, "declared", change.backend, peer)
-        else:
-            _log_entry(
-                logging.INFO, messages.BACKEND_UPDATED, "declared anew", change.backend, peer
-            )
-    unseen = len(decision.changes) - LOGGED_DECLARATIONS_MAX
-    if unseen > 0:
-        logger.info("backends declared or no longer declared: %d more", unseen)
+def _log_declared(change: Change, added: Collection[str], peer: str) -> None:
+    if isinstance(change, Remove):
+        _log_end(messages.BACKEND_DELETED, "no longer declared", change.name, peer)
+    elif change.name in added:
+        _log_entry(logging.INFO, messages.BACKEND_REGISTERED, "declared", change.backend, peer)
+    else:
+        _log_entry(logging.INFO, messages.BACKEND_UPDATED, "declared anew", change.backend, peer)
 
 
 def _log_entry(level: int, message_id: str, verb: str, backend: Backend, peer: str) -> None:
@@ -128,17 +177,6 @@ def _log_end(message_id: str, verb: str, name: str, peer: str, more: str | bool 
         extra=fields(message_id, backend=name, peer=peer),
         stacklevel=2,
     )
-
-
-def log_overruled(names: Sequence[str]) -> None:
-    """Log which declarations have no effect, because entries made at run time hold their names."""
-    if names:
-        shown = ",".join(map(word, sorted(names)[:LOGGED_FAULTS_MAX]))
-        logger.info(
-            "declarations without effect, held by run-time registrations entries=%d names=%s",
-            len(names),
-            shown,
-        )
 
 
 def failure_notices() -> Notices:

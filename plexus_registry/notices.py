@@ -8,9 +8,58 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
+PAUSE_S: Final = 10.0
 INTERVAL_S: Final = 60.0
 KINDS_MAX: Final = 256
 """How many kinds are remembered; past it the one that was logged first is forgotten."""
+
+
+class Allowance:
+    """Lets many lines pass at once and then some each second, and tells how many it left out.
+
+    Once it is used up it stays shut for `PAUSE_S`, so that a flood is told about now and then
+    rather than with each line that passes.
+
+    Args:
+        logger: Where the count goes, at level WARNING, before the next line that passes.
+        what: What the lines are about, in the plural.
+        burst: How many pass at once.
+        per_s: How many more pass each second.
+        clock: Returns the time in seconds.
+    """
+
+    def __init__(
+        self,
+        logger: logging.Logger,
+        what: str,
+        *,
+        burst: float,
+        per_s: float,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._logger = logger
+        self._what = what
+        self._burst = burst
+        self._per_s = per_s
+        self._clock = clock
+        self._left = burst
+        self._at = clock()
+        self._unsaid = 0
+
+    def take(self) -> bool:
+        """Tell whether another line may be logged now; one that may not is counted."""
+        now = self._clock()
+        self._left = min(self._burst, self._left + (now - self._at) * self._per_s)
+        self._at = now
+        if self._left < (max(1.0, self._per_s * PAUSE_S) if self._unsaid else 1.0):
+            self._unsaid += 1
+            return False
+        if self._unsaid:
+            message = "too many %s to log each of them, left out=%d"
+            self._logger.warning(message, self._what, self._unsaid, stacklevel=2)
+            self._unsaid = 0
+        self._left -= 1
+        return True
 
 
 class Notices:

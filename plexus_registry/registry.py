@@ -24,12 +24,11 @@ from plexus_registry.backend import Change, Source
 from plexus_registry.catalog import Catalog, Overlay
 from plexus_registry.errors import ConfigError, StoreDamaged, StoreError, StoreRejected
 from plexus_registry.eventlog import (
+    Diary,
     failure_notices,
     log_commit_failed,
-    log_decision,
     log_file_missing,
     log_full,
-    log_overruled,
     log_reload_failed,
     log_salvage,
 )
@@ -146,6 +145,7 @@ class Registry:
         self._gathering = Gathering(later, self._work)
         self._max_entries = max_entries
         self._notices = failure_notices()
+        self._diary = Diary()
         self._clock = clock
         self._new_id = new_id
         self._queue: deque[_Submission] = deque()
@@ -311,9 +311,9 @@ class Registry:
         for submission in group:
             assert submission.decision is not None
             event = submission.decision.event
-            log_decision(submission.decision, peer=submission.peer, declared=self._declared)
+            self._diary.log_decision(submission.decision, submission.peer, self._declared)
             if isinstance(event, Reloaded):
-                log_overruled(self._overruled())
+                self._diary.log_overruled(self._overruled())
             _call(submission.reply, event)
 
     def _overruled(self) -> list[str]:

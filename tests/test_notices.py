@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-only
-"""Lines that clients can cause at will: the first of a kind is logged, then one a minute."""
+"""Lines that clients can cause at will: how many are logged, and what is told of the others."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import logging
 
 import pytest
 
-from plexus_registry.notices import INTERVAL_S, KINDS_MAX, Notices
+from plexus_registry.notices import INTERVAL_S, KINDS_MAX, PAUSE_S, Allowance, Notices
 
 logger = logging.getLogger("plexus_registry.test")
 
@@ -56,3 +56,31 @@ def test_kinds_are_forgotten_before_they_take_memory() -> None:
     for number in range(3 * KINDS_MAX):
         notices.warning(f"kind {number}")
     assert len(notices._kinds) == KINDS_MAX
+
+
+def test_allowance_is_a_burst_and_then_a_rate(caplog: pytest.LogCaptureFixture) -> None:
+    """What it leaves out is told before the next line that passes."""
+    now = 0.0
+    allowance = Allowance(logger, "changes", burst=100, per_s=2, clock=lambda: now)
+    assert [allowance.take() for _ in range(105)] == [True] * 100 + [False] * 5
+    now = PAUSE_S - 1
+    assert not allowance.take()
+    assert not caplog.messages
+    now = PAUSE_S
+    assert [allowance.take() for _ in range(22)] == [True] * 20 + [False] * 2
+    now = 1000.0
+    assert [allowance.take() for _ in range(101)] == [True] * 100 + [False]
+    assert caplog.messages == [
+        "too many changes to log each of them, left out=6",
+        "too many changes to log each of them, left out=2",
+    ]
+
+
+def test_allowance_that_is_never_used_up_says_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    """Its rate can be taken for ever."""
+    now = 0.0
+    allowance = Allowance(logger, "changes", burst=10, per_s=2, clock=lambda: now)
+    for _ in range(1000):
+        assert allowance.take()
+        now += 0.5
+    assert not caplog.messages

@@ -148,7 +148,7 @@ def test_entries_name_program_and_place_in_the_code(journal: Journal, desk: Desk
     assert found["SYSLOG_IDENTIFIER"] == "plexus-registry"
     assert found["LOGGER"] == "plexus_registry.eventlog"
     assert found["CODE_FILE"].endswith("eventlog.py")
-    assert found["CODE_FUNC"] == "log_decision"
+    assert found["CODE_FUNC"] == "_log_event"
     assert isinstance(found["CODE_LINE"], int)
 
 
