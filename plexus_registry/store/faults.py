@@ -38,7 +38,7 @@ _UNAVAILABLE = {
 _DAMAGED = (
     sqlite3.SQLITE_CORRUPT,
     sqlite3.SQLITE_NOTADB,
-    sqlite3.SQLITE_ERROR,  # our statements are sound, so the schema is not
+    sqlite3.SQLITE_ERROR,  # but see telling_strangers(): our statements are sound
 )
 _NO_UTF8 = (sqlite3.SQLITE_OK, sqlite3.OperationalError)  # Python's: the name of a column
 READ_BYTES = 1024 * 1024

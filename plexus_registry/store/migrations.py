@@ -30,6 +30,7 @@ from plexus_registry.errors import (
     StoreError,
     StoreTooNew,
     StoreUnavailable,
+    quote,
 )
 from plexus_registry.store.wal import read_log
 
@@ -75,6 +76,11 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
 
 SCHEMA_VERSION = len(MIGRATIONS)
 
+# What SQLite itself makes for a constraint has no text.
+_STRANGERS = """
+    SELECT type || ' ' || name FROM sqlite_master
+    WHERE tbl_name = 'backends' COLLATE NOCASE AND type <> 'table' AND sql IS NOT NULL
+"""
 _MAGIC = b"SQLite format 3\0"
 _UNREAD = re.compile(r"(?:get|read).*page.*error code=(\d+)")
 
@@ -104,7 +110,8 @@ def prepare(
         StoreUnavailable: If it is no regular file.
         StoreTooNew: If a newer version of this program wrote it.
         StoreDamaged: If it is damaged, or its table went missing.
-        StoreCorrupt: If its table is not what it should be.
+        StoreCorrupt: If its table is not what it should be, or another program's index or trigger
+            keeps it from being used.
         OSError: If it cannot be opened.
         sqlite3.Error: If it cannot be read or written.
     """
@@ -166,7 +173,8 @@ def _inspect(
         what = "it is no SQLite file" if magic else "it is empty, but its write-ahead log is not"
         raise corrupt(path, what)
     mode = mode_to_look(path)
-    with contextlib.closing(connect(path, busy_timeout_s=busy_timeout_s, mode=mode)) as connection:
+    connection = connect(path, busy_timeout_s=busy_timeout_s, mode=mode)
+    with contextlib.closing(connection), telling_strangers(connection, path):
         version = _check_version(connection, path)
         if fault := has_wal and read_log(path).fault:
             raise corrupt(path, fault)
@@ -241,16 +249,41 @@ def _check_table(
 ) -> None:
     present = {str(row[1]).lower() for row in connection.execute("PRAGMA table_info(backends)")}
     missing = [column for column in columns if column not in present]
+    if missing:
+        raise _mangled(connection, path, f"table backends lacks {', '.join(missing)}")
+    for statement in statements:
+        connection.execute(f"EXPLAIN {statement}", (None,) * statement.count("?"))
+
+
+@contextlib.contextmanager
+def telling_strangers(connection: sqlite3.Connection, path: Path) -> Iterator[None]:
+    """Tell statements that another program's index or trigger breaks from a mangled schema.
+
+    Raises:
+        StoreDamaged: If the table has nothing but what we made, and yet ours do not compile.
+        StoreCorrupt: If it has more, or is not marked as ours: what it holds is sound then.
+    """
+    try:
+        yield
+    except sqlite3.OperationalError as exc:
+        if getattr(exc, "sqlite_errorcode", sqlite3.SQLITE_OK) & 0xFF != sqlite3.SQLITE_ERROR:
+            raise
+        try:
+            strangers = [row[0] for row in connection.execute(_STRANGERS)]
+        except sqlite3.Error:
+            raise corrupt(path, exc) from exc
+        if not strangers:
+            raise _mangled(connection, path, exc) from exc
+        raise StoreCorrupt(
+            f"database {path} cannot be used ({exc}): another program added to its table"
+            f" {quote(', '.join(strangers))}, drop what does not work there; nothing was changed"
+        ) from exc
+
+
+def _mangled(connection: sqlite3.Connection, path: Path, what: object) -> StoreCorrupt:
     # Whoever marked it as ours made the table as it should be; others may have their own.
     (application_id,) = connection.execute("PRAGMA application_id").fetchone()
-    unfit = corrupt if application_id == APPLICATION_ID else _unfit
-    if missing:
-        raise unfit(path, f"table backends lacks {', '.join(missing)}")
-    for statement in statements:
-        try:
-            connection.execute(f"EXPLAIN {statement}", (None,) * statement.count("?"))
-        except sqlite3.OperationalError as exc:
-            raise unfit(path, f"table backends: {exc}") from exc
+    return (corrupt if application_id == APPLICATION_ID else _unfit)(path, what)
 
 
 def connect(path: Path, *, busy_timeout_s: float, mode: str = "rw") -> sqlite3.Connection:

@@ -33,6 +33,7 @@ from plexus_registry.store.migrations import (
     BUSY_TIMEOUT_S,
     enter_wal,
     make_directories,
+    telling_strangers,
     transaction,
 )
 from plexus_registry.store.port import Salvage
@@ -174,7 +175,8 @@ class SqliteStore:
             StoreRejected: If a change holds a value that cannot be written, or another entry's id.
             StoreUnavailable: If the disk is full or read-only, fails, or another program holds
                 the lock. The same commit may work later.
-            StoreCorrupt: If the database is damaged.
+            StoreDamaged: If the database is damaged.
+            StoreCorrupt: If another program's index or trigger does not work.
         """
         connection = self._open_connection()
         replaced: dict[str, list[Row]] = {}
@@ -182,7 +184,8 @@ class SqliteStore:
             self._check_identity()
             if not self._flushes.is_trusted:
                 connection = self._renew()
-            with self._flushes.watching(), transaction(connection):
+            strangers = telling_strangers(connection, self._path)
+            with strangers, self._flushes.watching(), transaction(connection):
                 for change in changes if self._unreadable else ():
                     if change.name in self._unreadable and change.name not in replaced:
                         replaced[change.name] = _take(connection, change.name)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import sqlite3
 import subprocess
 from collections.abc import Callable, Iterable
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from plexus_registry.backend import Backend, Put, Source
-from plexus_registry.errors import StoreCorrupt, StoreError, StoreTooNew
+from plexus_registry.errors import StoreCorrupt, StoreDamaged, StoreError, StoreTooNew
 from plexus_registry.store import migrations
 from plexus_registry.store.rows import COLUMNS
 from plexus_registry.store.sqlite import SqliteStore
@@ -230,6 +231,55 @@ def test_database_whose_table_went_missing_is_set_aside(path: Path, execute: Exe
         assert store.salvage is not None
         assert store.salvage.reason == "table backends is missing"
         assert Path(store.salvage.aside).exists()
+
+
+@pytest.mark.parametrize(
+    ("added", "reason"),
+    [
+        (
+            "CREATE TRIGGER audit AFTER UPDATE ON backends"
+            " BEGIN INSERT INTO gone VALUES (new.name); END",
+            "no such table: main.gone",
+        ),
+        ("CREATE INDEX by_host ON backends (elsewhere(host))", "unknown function: elsewhere()"),
+        ("CREATE INDEX by_name ON backends (name COLLATE de)", "no such collation sequence: de"),
+    ],
+    ids=["trigger", "function", "collation"],
+)
+def test_sound_database_is_not_set_aside_for_what_was_added(
+    path: Path, files: Files, backend: MakeBackend, added: str, reason: str
+) -> None:
+    """What breaks our statements is named, while the database runs and when it starts."""
+    with SqliteStore.open(path) as store:
+        store.commit([Put(backend("a"))])
+        with contextlib.closing(sqlite3.connect(path)) as other:
+            other.create_function("elsewhere", 1, str, deterministic=True)
+            other.create_collation("de", lambda a, b: (a > b) - (a < b))
+            other.execute(added)
+        what = " ".join(added.split()[1:3]).lower()
+        expected = re.escape(f'({reason}): another program added to its table "{what}"')
+        with pytest.raises(StoreCorrupt, match=expected) as caught:
+            store.commit([Put(backend("a", port=2))])
+        assert not isinstance(caught.value, StoreDamaged)
+    before = files()
+    with pytest.raises(StoreCorrupt, match=expected):
+        SqliteStore.open(path)
+    assert files() == before
+
+    with contextlib.closing(sqlite3.connect(path)) as other:
+        other.execute(f"DROP {what}")
+    with SqliteStore.open(path) as again:
+        assert [entry.port for entry in again.load()] == [backend("a").port]
+
+
+def test_table_that_is_dropped_meanwhile_is_damage(
+    path: Path, store: SqliteStore, execute: Execute, backend: MakeBackend
+) -> None:
+    """The registry has the entries and makes a new database of them."""
+    store.commit([Put(backend("a"))])
+    execute("DROP TABLE backends")
+    with pytest.raises(StoreDamaged, match="no such table: backends"):
+        store.commit([Put(backend("b"))])
 
 
 def test_additional_column_of_another_program_is_kept(
