@@ -46,7 +46,10 @@ class Flushes:
         self._path = path
         self._begin = begin
         self._in_log = 0
-        # A predecessor may have been killed after a flush of the log failed: start a new one.
+        # What a predecessor that was killed did not finish; what stays nevertheless fails `renew`.
+        with contextlib.suppress(OSError):
+            _fresh(path).unlink(missing_ok=True)
+        # It may have been killed after a flush of the log failed, too: start a new one.
         self._merge("TRUNCATE")
 
     @contextlib.contextmanager
@@ -67,12 +70,15 @@ class Flushes:
     def renew(self) -> None:
         """Move the database to a new file under the same name, with a new log.
 
+        No other connection of this process may be opened meanwhile: it would go on with the log
+        that is removed, and SQLite has all connections of a process share one.
+
         Raises:
             OSError: If the new file cannot be written; to be called again then.
             sqlite3.Error: Likewise.
         """
         path = self._path
-        fresh = path.with_name(f".{path.name}.fresh")
+        fresh = _fresh(path)
         fresh.unlink(missing_ok=True)
         try:
             _write(fresh, self.connection.serialize(), mode=path.stat().st_mode & 0o777)
@@ -103,6 +109,11 @@ class Flushes:
         except sqlite3.Error as exc:
             logger.warning("write-ahead log not merged path=%s reason=%s", self._path, exc)
         self._in_log = 0
+
+
+def _fresh(path: Path) -> Path:
+    """Name the new file while it is written."""
+    return path.with_name(f".{path.name}.fresh")
 
 
 def _write(fresh: Path, content: bytes, *, mode: int) -> None:

@@ -12,6 +12,7 @@ import itertools
 import logging
 import os
 import sqlite3
+import threading
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -95,6 +96,7 @@ class SqliteStore:
         self._lock = lock
         self._salvager = salvager
         self._connection: sqlite3.Connection | None = None
+        self._renewing = threading.Lock()  # or copying: see Flushes.renew()
         self._use(connection)
         self._unreadable: frozenset[str] = frozenset()
 
@@ -235,7 +237,8 @@ class SqliteStore:
             StoreCorrupt: If the copy does not pass its check.
         """
         self._open_connection()
-        backup(self._path, path)
+        with self._renewing:
+            backup(self._path, path)
 
     def close(self) -> None:
         """Release the database. The store cannot be used afterwards. Idempotent."""
@@ -265,7 +268,8 @@ class SqliteStore:
 
     def _renew(self) -> sqlite3.Connection:
         try:
-            self._flushes.renew()
+            with self._renewing:
+                self._flushes.renew()
         finally:
             self._connection = self._flushes.connection
             self._identity = identity_of(self._path)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 
 from plexus_registry.backend import Backend, Put, Remove
 from plexus_registry.errors import StoreUnavailable
+from plexus_registry.store.renewal import Flushes
 from plexus_registry.store.sqlite import SqliteStore
 
 NewBackend = Callable[..., Backend]
@@ -54,3 +56,40 @@ def test_renewal_that_fails_is_made_up_for(
     in_the_way.rmdir()
     store.commit([Put(backend("c"))])
     assert [entry.name for entry in store.load()] == ["a", "c"]
+
+
+def test_backup_waits_for_a_renewal(
+    path: Path, store: SqliteStore, backend: NewBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its connection would keep the log that the renewal removes, for all of this process."""
+    store.commit([Put(backend("a"))])
+    store._flushes.is_trusted = False
+    done = []
+
+    def copy() -> None:
+        store.backup(path.with_name("copy.db"))
+        done.append("copied")
+
+    copying = threading.Thread(target=copy)
+    renew = Flushes.renew
+
+    def renew_beside_a_backup(flushes: Flushes) -> None:
+        copying.start()
+        copying.join(0.2)  # long enough for the backup, if nothing held it up
+        renew(flushes)
+        done.append("renewed")
+
+    monkeypatch.setattr(Flushes, "renew", renew_beside_a_backup)
+    store.commit([Put(backend("b"))])
+    copying.join()
+    assert done == ["renewed", "copied"]
+    store.commit([Put(backend("c"))])
+    assert len(store.load()) == 3
+
+
+def test_file_of_a_renewal_that_was_killed_is_removed(path: Path) -> None:
+    """It would take the space of a database for ever."""
+    unfinished = path.with_name(f".{path.name}.fresh")
+    unfinished.write_bytes(b"half")
+    with SqliteStore.open(path):
+        assert not unfinished.exists()
