@@ -13,9 +13,10 @@ _NETWORK_BITS = 64
 def place_of(address: object) -> str:
     """Name the place that a connection counts for; empty if it is this machine.
 
-    That is the IPv4 address, or the network of an IPv6 address. Many behind one address translator
-    are one place. Clients of this machine, a reverse proxy among them, are none: who runs programs
-    here has other ways to be in the way.
+    That is the IPv4 address, or the network of an IPv6 address, or the whole link where addresses
+    hold for one only: a neighbour can take as many of those as it likes. Many behind one address
+    translator are one place. Clients of this machine, a reverse proxy among them, are none: who
+    runs programs here has other ways to be in the way.
 
     Args:
         address: The other end's, as it came with the socket.
@@ -27,8 +28,10 @@ def place_of(address: object) -> str:
         found = found.ipv4_mapped
     if found.is_loopback:
         return ""
-    if found.version == 4 or found.is_link_local:
+    if isinstance(found, ipaddress.IPv4Address):
         return str(found)
+    if found.is_link_local:
+        return f"link {found.scope_id}"
     return f"{int(found) >> _NETWORK_BITS:x}/{_NETWORK_BITS}"
 
 

@@ -14,7 +14,6 @@ import re
 from collections.abc import Collection, Iterable
 from dataclasses import replace
 from typing import NamedTuple
-from urllib.parse import urlsplit
 
 from websockets.datastructures import Headers
 from websockets.http11 import Response
@@ -35,6 +34,11 @@ NOT_WEBSOCKET = (
     " connect to this address with ws:// and a WebSocket client.\n"
 )
 _HOST = re.compile(r"(?P<host>\[[0-9a-f:.]+\]|[^\[\]:@/?#\s]+)(?::\d*)?", re.ASCII)
+# No more than browsers send: parsers of URLs differ in what they make of the rest, "@" above all.
+_ORIGIN = re.compile(
+    r"https?://(?P<host>\[[0-9a-f]*:[0-9a-f:.]+\]|[0-9a-z._-]+)(?::[0-9]{1,5})?",
+    re.ASCII | re.IGNORECASE,
+)
 _BEARER = re.compile(r"bearer +(?P<token>[!-~]+) *", re.ASCII | re.IGNORECASE)
 _COOKIE = "access_token"
 _RELAYING = ("Forwarded", "X-Forwarded-For", "X-Real-IP", "Via")
@@ -214,17 +218,14 @@ def is_origin_allowed(origin: str, allowed: Collection[str]) -> bool:
     """
     if origin in allowed:
         return True
-    try:
-        parts = urlsplit(origin)
-        host = parts.hostname
-    except ValueError:
+    match = _ORIGIN.fullmatch(origin)
+    if match is None:
         return False
-    if not host or parts.scheme not in ("http", "https"):
-        return False
+    host = match["host"].lower()
     if host == "localhost" or host.endswith(".localhost"):
         return True
     try:
-        return ipaddress.ip_address(host).is_loopback
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:
         return False
 

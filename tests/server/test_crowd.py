@@ -25,11 +25,12 @@ def test_this_machine_is_no_place(address: object) -> None:
         ("192.0.2.1", "192.0.2.2", False),
         ("2001:db8:1:2:3::4", "2001:db8:1:2:ffff::", True),
         ("2001:db8:1:2::1", "2001:db8:1:3::1", False),
-        ("fe80::1%lo", "fe80::2%lo", False),
+        ("fe80::1%eth0", "fe80:0:0:1::2%eth0", True),
+        ("fe80::1%eth0", "fe80::1%eth1", False),
     ],
 )
 def test_place_is_what_one_client_can_have(one: str, other: str, same: bool) -> None:
-    """An IPv4 address, or a network of IPv6; in that of the link everybody has an address."""
+    """An IPv4 address, a network of IPv6, or a link, on which one can have any address."""
     assert (place_of((one, 1)) == place_of((other, 2))) is same
 
 
