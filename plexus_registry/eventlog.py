@@ -71,7 +71,7 @@ class Diary:
         event = decision.event
         if isinstance(event, Reloaded):
             self._log_reload(decision, event, peer)
-        elif not decision.changes or decision.is_refresh or isinstance(event, Pinged):
+        elif not decision.changes or decision.is_refresh:
             if logger.isEnabledFor(logging.DEBUG):
                 _log_event(logging.DEBUG, event, peer, declared)
         elif self._may_tell_change():
@@ -131,12 +131,16 @@ def _log_event(level: int, event: Event, peer: str, declared: Collection[str]) -
                 word(peer),
                 extra=fields(messages.BACKEND_DEREGISTERED, backend=name, peer=peer),
             )
-        case Pinged():
-            logger.debug(
-                "backend pinged name=%s peer=%s",
-                word(event.name),
+        case Pinged(name):
+            # Worth more than debugging if it made an entry active again.
+            is_news = level > logging.DEBUG
+            logger.log(
+                level,
+                "backend %s name=%s peer=%s",
+                "active again" if is_news else "pinged",
+                word(name),
                 word(peer),
-                extra=fields(backend=event.name, peer=peer),
+                extra=fields(messages.BACKEND_UPDATED if is_news else "", backend=name, peer=peer),
             )
         case Failed():
             logger.debug("request refused reason=%s peer=%s", event.message, word(peer))

@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: AGPL-3.0-only
 """What each operation means: entries + request → changes and an event.
 
-Pure: time and identifiers arrive as arguments, nothing here is remembered. `decide` is the whole
-interface; each request type has one rule below. The events are the ``RegistryEvent`` union of the
-wire protocol (section 5.2) and encode to its JSON as they are.
+Pure: time and identifiers arrive as arguments, nothing here is remembered. The events are the
+``RegistryEvent`` union of the wire protocol (section 5.2) and encode to its JSON as they are.
 """
 
 from __future__ import annotations
@@ -309,7 +308,8 @@ def _ping(view: View, request: Ping, now: int, new_id: NewId) -> Decision:
     if held is None:
         return Decision(Pinged(request.name, False, _not_found(request.name)))
     entry = _replace(held, last_seen=now, is_active=True)
-    return Decision(Pinged(request.name, True, "Backend health check updated"), (Put(entry),))
+    event = Pinged(entry.name, True, "Backend health check updated")
+    return Decision(event, (Put(entry),), is_refresh=held.is_active)
 
 
 def _deregister(view: View, request: Deregister, now: int, new_id: NewId) -> Decision:

@@ -363,6 +363,7 @@ def test_ping_records_a_sign_of_life(is_active: bool) -> None:
     assert decided(before, request=Ping("dev")) == Decision(
         Pinged("dev", True, "Backend health check updated"),
         (Put(msgspec.structs.replace(before, is_active=True, last_seen=NOW)),),
+        is_refresh=is_active,
     )
 
 

@@ -134,6 +134,10 @@ def test_life_of_a_backend_is_a_query(journal: Journal, desk: Desk) -> None:
     assert journal.take() == entry(
         f"backend deregistered name=prod peer={PEER}", 6, messages.BACKEND_DEREGISTERED, "prod"
     )
+    desk.ask(Ping(name="prod"))
+    assert journal.take() == entry(
+        f"backend active again name=prod peer={PEER}", 6, messages.BACKEND_UPDATED, "prod"
+    )
     desk.ask(Delete(name="prod"))
     assert journal.take() == entry(
         f"backend deleted name=prod peer={PEER}", 6, messages.BACKEND_DELETED, "prod"
