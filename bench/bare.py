@@ -15,29 +15,37 @@ from websockets.server import ServerProtocol
 
 from bench.wire import DONE
 
+READ_BYTES = 16384
 
-class Bare(asyncio.Protocol):
+
+class Bare(asyncio.BufferedProtocol):
     """One connection.
 
     Args:
         messages: The answer to everything.
+        buffer: What all connections read into; each empties it before another reads.
     """
 
     transport: asyncio.Transport
 
-    def __init__(self, messages: list[bytes]) -> None:
+    def __init__(self, messages: list[bytes], buffer: memoryview) -> None:
         self._websocket = ServerProtocol(max_size=2**20)
         self._messages = messages
+        self._buffer = buffer
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Remember where answers go."""
         assert isinstance(transport, asyncio.Transport)
         self.transport = transport
 
-    def data_received(self, data: bytes) -> None:
+    def get_buffer(self, sizehint: int) -> memoryview:
+        """Lend the buffer."""
+        return self._buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
         """Answer all that came with one write."""
         websocket = self._websocket
-        websocket.receive_data(data)
+        websocket.receive_data(bytes(self._buffer[:nbytes]))
         for event in websocket.events_received():
             if isinstance(event, Request):
                 websocket.send_response(websocket.accept(event))
@@ -51,8 +59,9 @@ async def main(sizes: list[int]) -> None:
     """Serve until killed."""
     messages = [b"x" * size for size in sizes]
     messages[-1] = (b"{" + DONE + b"}").rjust(sizes[-1])
+    buffer = memoryview(bytearray(READ_BYTES))
     loop = asyncio.get_running_loop()
-    server = await loop.create_server(lambda: Bare(messages), "127.0.0.1", 0, backlog=1024)
+    server = await loop.create_server(lambda: Bare(messages, buffer), "127.0.0.1", 0, backlog=1024)
     print(server.sockets[0].getsockname()[1], flush=True)
     await server.serve_forever()
 
