@@ -7,6 +7,10 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Final
+
+DISSENT_MAX: Final = 0.25
+"""Which part of the rounds may speak against their median before it proves nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,6 +22,7 @@ class Plan:
         seconds: How long each round of each server lasts.
         rounds: How many there are; the servers take turns.
         is_short: Find out whether everything runs; the figures mean nothing.
+        options: More options of our daemon.
         rust: The Rust program of the same name; None if it cannot be had.
         rust_missing: Why not.
     """
@@ -26,6 +31,7 @@ class Plan:
     seconds: float
     rounds: int
     is_short: bool
+    options: tuple[str, ...] = ()
     rust: Path | None = None
     rust_missing: str = ""
 
@@ -44,8 +50,11 @@ class Row:
         figure: What came out.
         bar: What was asked for; empty for a row that only informs.
         ratio: What the bar is about, as shown; empty if there is none.
-        margin: How often the bar was met: 1.0 is just met. None: no bar, or not measured.
+        margins: How often the bar was met in each round: 1.0 is just met. Empty: no bar, or not
+            measured.
         answers: How many answers were counted for the row.
+        refused: How many of them were refusals; a row that has any measured something else.
+        is_fault: The row stands for others that could not be measured.
         samples: The single measurements by name.
     """
 
@@ -54,16 +63,34 @@ class Row:
     figure: str
     bar: str = ""
     ratio: str = ""
-    margin: float | None = None
+    margins: Sequence[float] = ()
     answers: int = 0
+    refused: int = 0
+    is_fault: bool = False
     samples: dict[str, list[float]] = field(default_factory=dict)
 
     @property
+    def margin(self) -> float | None:
+        """How often the bar was met, as the median; None if there is none."""
+        return median(self.margins) if self.margins else None
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether the figure is none, or not of what it says."""
+        return self.is_fault or self.refused > 0
+
+    @property
     def verdict(self) -> str:
-        """Say whether the bar was met."""
+        """Say whether the bar was met, and whether the rounds are of one mind about it."""
+        if self.has_failed:
+            return "FAILED"
         if self.margin is None:
             return "not measured" if self.bar else ""
-        return "ok" if self.margin >= 1 else "MISSED"
+        is_met = self.margin >= 1
+        others = sum((margin >= 1) != is_met for margin in self.margins)
+        if others > len(self.margins) * DISSENT_MAX:
+            return "too noisy"
+        return "ok" if is_met else "MISSED"
 
 
 def median(samples: Sequence[float]) -> float:
@@ -82,9 +109,14 @@ def rate(samples: Sequence[float]) -> str:
     return f"{median(samples):,.0f}/s {spread(samples)}"
 
 
+def ratios(ours: Sequence[float], theirs: Sequence[float]) -> list[float]:
+    """Return the ratios of measurements that were taken one after the other."""
+    return [one / other for one, other in zip(ours, theirs, strict=True)]
+
+
 def paired(ours: Sequence[float], theirs: Sequence[float]) -> float:
-    """Return the median ratio of measurements that were taken one after the other."""
-    return median([one / other for one, other in zip(ours, theirs, strict=True)])
+    """Return the median of their ratios."""
+    return median(ratios(ours, theirs))
 
 
 def compare(
@@ -97,6 +129,7 @@ def compare(
     bar: str,
     reference: str,
     answers: int,
+    refused: int = 0,
 ) -> Row:
     """Make the row of two rates, of which the first must be so many times the second.
 
@@ -109,15 +142,17 @@ def compare(
         bar: Of the row.
         reference: The name of what it is compared with.
         answers: Of the row.
+        refused: Of the row.
     """
-    ratio = paired(ours, theirs)
+    each = ratios(ours, theirs)
     return Row(
         key=key,
         what=what,
         figure=f"{rate(ours)}; {reference} {rate(theirs)}",
         bar=bar,
-        ratio=f"{ratio:.2f}×",
-        margin=ratio / at_least,
+        ratio=f"{median(each):.2f}×",
+        margins=[ratio / at_least for ratio in each],
         answers=answers,
+        refused=refused,
         samples={"ours": list(ours), reference: list(theirs)},
     )

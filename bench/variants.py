@@ -19,7 +19,8 @@ from typing import Final
 
 from bench import report, servers, system, wire
 from bench.results import Plan, median, paired, spread
-from bench.rows.throughput import CONNECTIONS, Contender, enter, new_names, register_all, take_turns
+from bench.rows.contender import CONNECTIONS, Contender, enter, register_all, take_turn
+from bench.rows.throughput import new_names
 from bench.wire import Requests, Same
 
 DAEMON, ON_UVLOOP = "plexus_registry", "bench.on_uvloop"
@@ -88,7 +89,8 @@ def _measure(pythons: Sequence[str], plan: Plan) -> Iterator[str]:
             for one in contenders.values():
                 one.tallies.clear()
                 one.cpu_s.clear()
-            take_turns(plan, contenders, loads, requests)
+            for _ in range(plan.rounds):
+                take_turn(plan, contenders, loads, requests)
             for load in loads:
                 cells = (_cell(one, contenders["0"], load) for one in contenders.values())
                 yield _line(f"{what}, {load[0]} × {load[1]}", *cells)

@@ -10,13 +10,12 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from statistics import median
 from typing import Final
 
 from bench import servers
 from bench.load import Tally, clients, closed_loop
-from bench.results import Plan, Row, paired, rate
-from bench.rows.throughput import register_frame
+from bench.results import Plan, Row, median, rate, ratios
+from bench.rows.contender import register_frame
 from bench.wire import Each
 
 AT_ONCE: Final = 64
@@ -64,7 +63,7 @@ def _measure(plan: Plan, name: str, what: str, wrapper: Sequence[str]) -> Iterat
         for size in sizes:
             program = [*wrapper, sys.executable, "-m", "bench.counted", str(counters[size])]
             folder = plan.folder / f"commits-{name}-{size}"
-            child = stack.enter_context(servers.registry(folder, program=program))
+            child = stack.enter_context(servers.registry(folder, *plan.options, program=program))
             connections[size] = stack.enter_context(clients(child.port, size, is_checked=True))
         for _ in range(plan.rounds):
             for size in sizes:
@@ -74,24 +73,24 @@ def _measure(plan: Plan, name: str, what: str, wrapper: Sequence[str]) -> Iterat
                 )
                 tallies[size].append(tally)
     many, single = ([tally.per_s for tally in tallies[size]] for size in sizes)
-    ratio = paired(many, single)
+    each = ratios(many, single)
     shared = {size: _requests_per_commit(counters[size]) for size in sizes}
-    failed = sum(tally.failed for size in sizes for tally in tallies[size])
     empty = _row(
         name,
         what,
         f"{rate(many)}: {median(many) / shared[AT_ONCE]:,.0f} commits a second with"
         f" {shared[AT_ONCE]:.1f} requests each; one at a time {rate(single)}"
-        f" with {shared[1]:.1f}; {failed} refused",
+        f" with {shared[1]:.1f}",
     )
     yield Row(
         key=empty.key,
         what=empty.what,
         figure=empty.figure,
         bar=empty.bar,
-        ratio=f"{ratio:.1f}×",
-        margin=ratio / 20,
+        ratio=f"{median(each):.1f}×",
+        margins=[ratio / 20 for ratio in each],
         answers=sum(tally.answers for size in sizes for tally in tallies[size]),
+        refused=sum(tally.failed for size in sizes for tally in tallies[size]),
         samples={"at once": many, "one at a time": single},
     )
 

@@ -9,8 +9,9 @@ from typing import Final
 
 from bench import servers, wire
 from bench.load import Client, clients, open_loop
-from bench.results import Plan, Row, median, paired, spread
-from bench.rows.throughput import register_all
+from bench.results import Plan, Row, paired
+from bench.rows.contender import register_all
+from bench.rows.latency import Waits
 from bench.wire import Requests, Same
 
 GREEDY_DEPTH: Final = 512
@@ -21,9 +22,9 @@ GETS_PER_S: Final = 200
 def measure_fairness(plan: Plan) -> Iterator[Row]:
     """Measure the polite client alone and beside the greedy one, in turn."""
     get = Same(wire.call("get", name="dev"))
-    alone, beside = [], []
-    answers = 0
-    with servers.registry(plan.folder / "fairness") as child:
+    alone, beside = Waits(), Waits()
+    greedy_answers = 0
+    with servers.registry(plan.folder / "fairness", *plan.options) as child:
         register_all(child, ["dev"])
         with clients(child.port, 1) as polite, clients(child.port, 1) as (greedy,):
             for _ in range(plan.rounds):
@@ -33,17 +34,16 @@ def measure_fairness(plan: Plan) -> Iterator[Row]:
                     polite, get, per_s=GETS_PER_S, seconds=plan.seconds, beside=pump.turn
                 )
                 pump.drain()
-                alone.append(quiet.quantile(0.99) * 1e3)
-                beside.append(busy.quantile(0.99) * 1e3)
-                answers += len(quiet.sorted_s) + len(busy.sorted_s) + pump.answers
+                alone.note(quiet)
+                beside.note(busy)
+                greedy_answers += pump.answers
     yield Row(
         key="fairness.get",
         what=f"get p99 of a polite client beside one with {GREEDY_DEPTH} in flight",
-        figure=f"{median(beside):.2f} ms {spread(beside)};"
-        f" alone {median(alone):.2f} ms {spread(alone)}",
-        ratio=f"{paired(beside, alone):.1f}×",
-        answers=answers,
-        samples={"beside, ms": beside, "alone, ms": alone},
+        figure=f"{beside.shown('p50', 'p99')}; alone {alone.shown('p50', 'p99')}",
+        ratio=f"{paired(beside.ms['p99'], alone.ms['p99']):.1f}×",
+        answers=alone.answers + beside.answers + greedy_answers,
+        samples=beside.samples("beside") | alone.samples("alone"),
     )
 
 

@@ -14,8 +14,8 @@ from typing import Final
 
 from bench import servers, wire
 from bench.load import Client, clients, closed_loop
-from bench.results import Plan, Row, paired, rate
-from bench.rows.throughput import register_frame
+from bench.results import Plan, Row, median, rate, ratios, spread
+from bench.rows.contender import register_frame
 from bench.servers import Child
 from bench.system import memory_kib
 from bench.wire import Cycle, Each
@@ -25,6 +25,7 @@ from plexus_registry.store.sqlite import SqliteStore
 CONNECTIONS: Final = 16
 ENTRY_BYTES_MAX: Final = 2048
 START_MAX_S: Final = 2.0
+STARTS: Final = 3
 METHODS: Final = {
     "get": "get",
     "register": "register new names",
@@ -47,19 +48,48 @@ class Grown:
         size: How many entries it has.
         rates: Answers a second of each round, by method.
         answers: By method.
-        start_s: How long it took from being started to its first answer.
-        pss_kib: Its memory after that.
-        database_bytes: Its database before the start.
     """
 
     child: Child
     clients: list[Client]
     size: int
-    start_s: float
-    pss_kib: int
-    database_bytes: int
     rates: dict[str, list[float]] = field(default_factory=dict)
     answers: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass
+class Starts:
+    """Starts of a registry of some size, one after another.
+
+    Attributes:
+        folder: With its database.
+        size: How many entries it has.
+        database_bytes: Of its database before the first start.
+        took_s: How long each start took, to the first answer.
+        pss_kib: Its memory after each.
+    """
+
+    folder: Path
+    size: int
+    database_bytes: int
+    took_s: list[float] = field(default_factory=list)
+    pss_kib: list[int] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, folder: Path, size: int) -> Starts:
+        """Make a registry with so many entries."""
+        database = folder / "registry.db"
+        fill(database, size)
+        return cls(folder, size, database.stat().st_size)
+
+    def again(self, plan: Plan) -> None:
+        """Start it and stop it again."""
+        start = time.perf_counter()
+        with servers.registry(self.folder, *plan.options) as child:
+            with contextlib.closing(wire.connect(child.port)) as sock:
+                wire.ask(sock, wire.call("get", name="backend-000001"))
+            self.took_s.append(time.perf_counter() - start)
+            self.pss_kib.append(memory_kib(child.pid)[1])
 
 
 def fill(path: Path, size: int) -> None:
@@ -96,61 +126,66 @@ def measure_growth(plan: Plan) -> Iterator[Row]:
     """Measure registries of three sizes side by side."""
     sizes = (10, 100, 1000) if plan.is_short else (10, 1000, 100_000)
     with contextlib.ExitStack() as stack:
-        grown = [_start(stack, plan.folder / f"growth-{size}", size) for size in sizes]
+        starts = [Starts.of(plan.folder / f"growth-{size}", size) for size in sizes]
+        for _ in range(plan.sized(STARTS, 1)):
+            for one_start in starts:
+                one_start.again(plan)
+        grown = [_open(stack, one_start, plan) for one_start in starts]
         for _ in range(plan.rounds):
             for method in METHODS:
                 for one in grown:
                     _measure(one, method, plan)
         whole = [_ask_for_all(one) for one in (grown[0], grown[-1])]
-    small, large = grown[0], grown[-1]
     for method in METHODS:
         # There have to be 100 entries to list 100.
         yield _rate_row(method, grown[1:] if method == "list" else grown)
+    yield from _size_rows(starts[0], starts[-1], whole)
+
+
+def _size_rows(small: Starts, large: Starts, whole: list[int]) -> Iterator[Row]:
+    """Make the rows of what is so large as the registry is."""
+    took = large.took_s
     yield Row(
         key="growth.start",
         what=f"start with {large.size:,} entries, to the first answer",
-        figure=f"{large.start_s:.2f} s; with {small.size} {small.start_s:.2f} s",
+        figure=f"{median(took):.2f} s {spread(took)};"
+        f" with {small.size} {median(small.took_s):.2f} s {spread(small.took_s)}",
         bar=f"≤ {START_MAX_S:.0f} s",
-        ratio=f"{large.start_s / START_MAX_S:.2f}×",
-        margin=START_MAX_S / large.start_s,
-        answers=len(grown),
-        samples={"s": [one.start_s for one in grown]},
+        ratio=f"{median(took) / START_MAX_S:.2f}×",
+        margins=[START_MAX_S / each for each in took],
+        answers=len(took) + len(small.took_s),
+        samples={f"{one.size}, s": one.took_s for one in (small, large)},
     )
     more = large.size - small.size
-    per_entry = (large.pss_kib - small.pss_kib) * 1024 / more
+    kib = zip(large.pss_kib, small.pss_kib, strict=True)
+    per_entry = [(high - low) * 1024 / more for high, low in kib]
     listed = (whole[1] - whole[0]) * 1024 / more
     yield Row(
         key="growth.memory",
         what="memory for each entry",
-        figure=f"{per_entry:,.0f} bytes; {listed:,.0f} once all were listed",
+        figure=f"{median(per_entry):,.0f} bytes {spread(per_entry)};"
+        f" {listed:,.0f} once all were listed (measured once)",
         bar=f"≤ {ENTRY_BYTES_MAX:,} bytes",
-        ratio=f"{per_entry / ENTRY_BYTES_MAX:.2f}×",
-        margin=ENTRY_BYTES_MAX / per_entry,
-        answers=len(grown),
-        samples={"bytes": [per_entry], "bytes, listed": [listed]},
+        ratio=f"{median(per_entry) / ENTRY_BYTES_MAX:.2f}×",
+        margins=[ENTRY_BYTES_MAX / each for each in per_entry],
+        answers=len(took) + len(small.took_s),
+        samples={"bytes": per_entry, "bytes, listed": [listed]},
     )
     on_disk = (large.database_bytes - small.database_bytes) / more
     yield Row(
         key="growth.database",
         what="database for each entry",
-        figure=f"{on_disk:,.0f} bytes; {large.database_bytes / 2**20:.1f} MiB in all",
-        answers=len(grown),
+        figure=f"{on_disk:,.0f} bytes; {large.database_bytes / 2**20:.1f} MiB in all"
+        " (measured once)",
+        answers=len(took) + len(small.took_s),
         samples={"bytes": [on_disk]},
     )
 
 
-def _start(stack: contextlib.ExitStack, folder: Path, size: int) -> Grown:
-    database = folder / "registry.db"
-    fill(database, size)
-    database_bytes = database.stat().st_size
-    start = time.perf_counter()
-    child = stack.enter_context(servers.registry(folder))
-    with contextlib.closing(wire.connect(child.port)) as sock:
-        wire.ask(sock, wire.call("get", name="backend-000001"))
-    start_s = time.perf_counter() - start
-    _, pss = memory_kib(child.pid)
+def _open(stack: contextlib.ExitStack, start: Starts, plan: Plan) -> Grown:
+    child = stack.enter_context(servers.registry(start.folder, *plan.options))
     opened = stack.enter_context(clients(child.port, CONNECTIONS, is_checked=True))
-    return Grown(child, opened, size, start_s, pss, database_bytes)
+    return Grown(child, opened, start.size)
 
 
 def _measure(one: Grown, method: str, plan: Plan) -> None:
@@ -183,7 +218,7 @@ def _measure(one: Grown, method: str, plan: Plan) -> None:
 
 
 def _rate_row(method: str, grown: list[Grown]) -> Row:
-    ratio = paired(grown[-1].rates[method], grown[0].rates[method])
+    each = ratios(grown[-1].rates[method], grown[0].rates[method])
     figures = [f"{one.size:,}: {rate(one.rates[method])}" for one in grown]
     # Pings of few names write few rows, those of many names many: that is no fault of the size.
     has_bar = method != "ping-all"
@@ -192,8 +227,8 @@ def _rate_row(method: str, grown: list[Grown]) -> Row:
         what=f"{METHODS[method]} as the registry grows",
         figure="; ".join(figures),
         bar="≥ 90 % of the smallest" if has_bar else "",
-        ratio=f"{ratio:.2f}×",
-        margin=ratio / 0.9 if has_bar else None,
+        ratio=f"{median(each):.2f}×",
+        margins=[ratio / 0.9 for ratio in each] if has_bar else (),
         answers=sum(one.answers[method] for one in grown),
         samples={str(one.size): one.rates[method] for one in grown},
     )

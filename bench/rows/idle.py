@@ -10,8 +10,9 @@ from typing import Final
 
 from bench import servers, wire
 from bench.load import Client, Latencies, clients, open_loop
-from bench.results import Plan, Row, median, paired, spread
-from bench.rows.throughput import register_all
+from bench.results import Plan, Row, median, ratios
+from bench.rows.contender import register_all
+from bench.rows.latency import Waits
 from bench.system import memory_kib, raise_descriptor_limit
 from bench.wire import Same
 
@@ -24,7 +25,7 @@ def measure_idle(plan: Plan) -> Iterator[Row]:
     """Measure with more and more idle connections, against a server that has none."""
     counts = (10, 100) if plan.is_short else (100, 1000, 10_000)
     limit = raise_descriptor_limit()
-    arguments = ("--max-connections", str(counts[-1] + SPARE_DESCRIPTORS))
+    arguments = (*plan.options, "--max-connections", str(counts[-1] + SPARE_DESCRIPTORS))
     with contextlib.ExitStack() as stack:
         empty, crowded = (
             stack.enter_context(servers.registry(plan.folder / f"idle-{name}", *arguments))
@@ -48,14 +49,14 @@ def measure_idle(plan: Plan) -> Iterator[Row]:
             time.sleep(0.0 if plan.is_short else 1.0)
             rss_now, pss_now = memory_kib(crowded.pid)
             # Not PSS first: what a few connections cost is less than what sharing changes.
-            each = (rss_now - rss) / count
+            each, each_pss = (rss_now - rss) / count, (pss_now - pss) / count
             yield Row(
                 key=f"idle.memory.{count}",
                 what=f"memory for each of {what}",
-                figure=f"{each:.1f} KiB (RSS); {(pss_now - pss) / count:.1f} KiB (PSS)",
+                figure=f"{each:.1f} KiB (RSS); {each_pss:.1f} KiB (PSS), measured once",
                 bar=f"≤ {MEMORY_MAX_KIB} KiB" if is_last else "",
                 ratio=f"{each / MEMORY_MAX_KIB:.2f}×",
-                margin=MEMORY_MAX_KIB / each if is_last else None,
+                margins=[MEMORY_MAX_KIB / each] if is_last else (),
                 answers=count,
                 samples={"KiB": [each]},
             )
@@ -70,19 +71,20 @@ def _latencies(connections: list[Client], plan: Plan) -> Latencies:
 def _latency_row(
     alone: list[Client], active: list[Client], plan: Plan, count: int, *, is_last: bool
 ) -> Row:
-    rounds = [(_latencies(alone, plan), _latencies(active, plan)) for _ in range(plan.rounds)]
-    empty, crowded = ([pair[side].quantile(0.99) * 1e3 for pair in rounds] for side in (0, 1))
-    ratio = paired(crowded, empty)
+    empty, crowded = Waits(), Waits()
+    for _ in range(plan.rounds):
+        empty.note(_latencies(alone, plan))
+        crowded.note(_latencies(active, plan))
+    each = ratios(crowded.ms["p99"], empty.ms["p99"])
     return Row(
         key=f"idle.latency.{count}",
         what=f"get p99 of one that is active beside {count:,}",
-        figure=f"{median(crowded):.2f} ms {spread(crowded)};"
-        f" in an empty server {median(empty):.2f} ms {spread(empty)}",
+        figure=f"{crowded.shown('p50', 'p99')}; in an empty server {empty.shown('p50', 'p99')}",
         bar="≤ 2 × empty" if is_last else "",
-        ratio=f"{ratio:.2f}×",
-        margin=2 / ratio if is_last else None,
-        answers=sum(len(one.sorted_s) for pair in rounds for one in pair),
-        samples={"crowded": crowded, "empty": empty},
+        ratio=f"{median(each):.2f}×",
+        margins=[2 / ratio for ratio in each] if is_last else (),
+        answers=crowded.answers + empty.answers,
+        samples=crowded.samples("crowded") | empty.samples("empty"),
     )
 
 

@@ -34,7 +34,7 @@ def measure_reload(plan: Plan) -> Iterator[Row]:
     answers = 0
     get = Same(wire.call("get", name="backend-00000"))
     with contextlib.ExitStack() as stack:
-        child = stack.enter_context(servers.registry(folder, config=config))
+        child = stack.enter_context(servers.registry(folder, *plan.options, config=config))
         asking = stack.enter_context(clients(child.port, 1))
         sock = stack.enter_context(contextlib.closing(wire.connect(child.port)))
         for number in range(plan.rounds):
@@ -62,7 +62,7 @@ def measure_reload(plan: Plan) -> Iterator[Row]:
         figure=f"{median(written):.0f}; answered after {median(took):.2f} s",
         bar=str(CHANGED),
         ratio=f"{median(written) / CHANGED:.2f}×",
-        margin=1.0 if set(written) == {CHANGED} else 0.0,
+        margins=[1.0 if set(written) == {CHANGED} else 0.0],
         answers=plan.rounds,
         samples={"rows": written, "s": took},
     )
@@ -72,7 +72,7 @@ def measure_reload(plan: Plan) -> Iterator[Row]:
         figure=f"{median(pauses):.1f} ms {spread(pauses)}; without {median(before):.1f} ms",
         bar=f"≤ {PAUSE_MAX_MS:.0f} ms",
         ratio=f"{median(pauses) / PAUSE_MAX_MS:.2f}×",
-        margin=PAUSE_MAX_MS / median(pauses),
+        margins=[PAUSE_MAX_MS / pause for pause in pauses],
         answers=answers,
         samples={"reload": pauses, "quiet": before},
     )

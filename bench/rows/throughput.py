@@ -6,107 +6,26 @@ from __future__ import annotations
 import contextlib
 import itertools
 import sqlite3
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Final
 
 from bench import servers, wire
-from bench.load import Client, Latencies, Tally, clients, closed_loop, open_loop
-from bench.results import Plan, Row, compare, median, rate
-from bench.servers import Child
-from bench.system import cpu_s
-from bench.wire import Each, Requests, Same
+from bench.results import Plan, Row, compare, median, rate, spread
+from bench.rows.contender import (
+    CONNECTIONS,
+    Contender,
+    enter,
+    register_all,
+    register_frame,
+    take_turn,
+)
+from bench.rows.latency import Paced
+from bench.wire import Each, Same
 
-CONNECTIONS: Final = 16
-LATENCY_SHARE: Final = 0.5
-"""At which part of a server's highest rate, without pipelining, latencies are measured."""
 OURS, BARE, PLAIN, RUST, RUST_WAL = "ours", "bare", "plain", "Rust", "Rust with a WAL"
 
 _names = (f"n{number:07d}" for number in itertools.count())
-
-
-@dataclass
-class Contender:
-    """A server and what it did.
-
-    Attributes:
-        child: The server.
-        clients: Connections to it that stay open, so that rounds start at once.
-        tallies: Of each round, by connections and depth.
-        cpu_s: Processor time of each round, likewise.
-    """
-
-    child: Child
-    clients: Sequence[Client]
-    tallies: dict[tuple[int, int], list[Tally]] = field(default_factory=dict)
-    cpu_s: dict[tuple[int, int], list[float]] = field(default_factory=dict)
-
-    def run(self, load: tuple[int, int], requests: Requests, plan: Plan, warm_up_s: float) -> None:
-        """Measure one round with so many connections and requests in flight on each."""
-        connections, depth = load
-        before = cpu_s(self.child.pid)
-        tally = closed_loop(
-            self.clients[:connections],
-            requests,
-            depth=depth,
-            seconds=plan.seconds,
-            warm_up_s=warm_up_s,
-        )
-        self.tallies.setdefault(load, []).append(tally)
-        self.cpu_s.setdefault(load, []).append(cpu_s(self.child.pid) - before)
-
-    def rates(self, load: tuple[int, int]) -> list[float]:
-        """Return answers a second of each round."""
-        return [tally.per_s for tally in self.tallies[load]]
-
-    def costs_us(self, load: tuple[int, int]) -> list[float]:
-        """Return the processor time of an answer in each round, in microseconds."""
-        rounds = zip(self.cpu_s[load], self.tallies[load], strict=True)
-        return [used / tally.answers * 1e6 for used, tally in rounds]
-
-    def answers(self, load: tuple[int, int]) -> int:
-        """Return how many answers came in all rounds."""
-        return sum(tally.answers for tally in self.tallies[load])
-
-    def failed(self, load: tuple[int, int]) -> int:
-        """Return how many of them were refusals."""
-        return sum(tally.failed for tally in self.tallies[load])
-
-
-def enter(stack: contextlib.ExitStack, child: Child, *, is_checked: bool = False) -> Contender:
-    """Connect to a server until the stack is closed."""
-    opened = stack.enter_context(clients(child.port, CONNECTIONS, is_checked=is_checked))
-    return Contender(child, opened)
-
-
-def register_frame(name: str) -> bytes:
-    """Return the request that registers a backend."""
-    return wire.call("register", name=name, host="127.0.0.1", port=4444)
-
-
-def register_all(child: Child, names: Sequence[str]) -> None:
-    """Register backends one after another."""
-    with contextlib.closing(wire.connect(child.port)) as sock:
-        for name in names:
-            answer = wire.ask(sock, register_frame(name))
-            if b'"backend_registered"' not in answer:
-                raise ValueError(f"a registration failed: {answer!r}")
-
-
-def take_turns(
-    plan: Plan,
-    contenders: Mapping[str, Contender],
-    loads: Sequence[tuple[int, int]],
-    requests: Callable[[tuple[int, int]], Requests],
-    warm_up_s: float = 0.1,
-) -> None:
-    """Measure every server with every load, round by round."""
-    for _ in range(plan.rounds):
-        for load in loads:
-            for contender in contenders.values():
-                contender.run(load, requests(load), plan, warm_up_s)
 
 
 def _rust_rows(
@@ -132,6 +51,7 @@ def _rust_rows(
             bar=f"ahead of Rust{note}",
             reference=RUST,
             answers=ours.answers(load) + theirs.answers(load),
+            refused=ours.failed(load) + theirs.failed(load),
         )
 
 
@@ -140,16 +60,19 @@ def _processor_row(
 ) -> Row:
     """Show what an answer costs: a figure that other programs on the machine disturb little."""
     used = {
-        f"{name} {load[0]} × {load[1]}": sum(contender.cpu_s[load]) / contender.answers(load) * 1e6
+        f"{name} {load[0]} × {load[1]}": contender.costs_us(load)
         for load in loads
         for name, contender in contenders.items()
     }
     return Row(
         key=f"{group}.processor",
         what=f"{group}, processor time of an answer",
-        figure=", ".join(f"{name}: {cost:.1f} µs" for name, cost in used.items()),
+        figure=", ".join(
+            f"{name}: {median(costs):.1f} µs {spread(costs)}" for name, costs in used.items()
+        ),
         answers=sum(one.answers(load) for one in contenders.values() for load in loads),
-        samples={name: [cost] for name, cost in used.items()},
+        refused=sum(one.failed(load) for one in contenders.values() for load in loads),
+        samples=used,
     )
 
 
@@ -161,7 +84,7 @@ def measure_get(plan: Plan) -> Iterator[Row]:
     full, waiting, alone = (CONNECTIONS, 32), (CONNECTIONS, 1), (1, 1)
     frame = wire.call("get", name="dev")
     with contextlib.ExitStack() as stack:
-        ours = stack.enter_context(servers.registry(plan.folder / "get-ours"))
+        ours = stack.enter_context(servers.registry(plan.folder / "get-ours", *plan.options))
         register_all(ours, ["dev"])
         with contextlib.closing(wire.connect(ours.port)) as sock:
             answer = wire.payloads(wire.ask(sock, frame))
@@ -172,22 +95,18 @@ def measure_get(plan: Plan) -> Iterator[Row]:
             rust = stack.enter_context(servers.rust(plan.folder / "get-rust", plan.rust))
             register_all(rust, ["dev"])
             children[RUST] = rust
-        contenders = {name: enter(stack, child) for name, child in children.items()}
-        requests = Same(frame)
-        take_turns(plan, contenders, (full, waiting, alone), lambda load: requests)
-        latencies = {
-            name: open_loop(
-                contender.clients,
-                requests,
-                per_s=LATENCY_SHARE * median(contender.rates(waiting)),
-                seconds=plan.seconds,
-            )
-            for name, contender in contenders.items()
+        contenders = {
+            name: enter(stack, child, is_checked=True) for name, child in children.items()
         }
+        requests = Same(frame)
+        paced = Paced(contenders, (full, waiting))
+        for _ in range(plan.rounds):
+            take_turn(plan, contenders, (full, waiting, alone), lambda load: requests)
+            paced.take_turn(requests, plan)
     yield from _get_rows(contenders, full)
     yield from _rust_rows(plan, contenders, (alone, waiting, full), "get")
     yield _processor_row(contenders, (full, waiting, alone), "get")
-    yield from (_latency_row(contenders[name], waiting, name, it) for name, it in latencies.items())
+    yield from paced.rows("get")
     yield _generator_row(contenders[BARE], full)
 
 
@@ -204,23 +123,8 @@ def _get_rows(contenders: dict[str, Contender], load: tuple[int, int]) -> Iterat
             bar=bar,
             reference=name,
             answers=ours.answers(load) + other.answers(load),
+            refused=ours.failed(load) + other.failed(load),
         )
-
-
-def _latency_row(
-    contender: Contender, load: tuple[int, int], name: str, latencies: Latencies
-) -> Row:
-    per_s = LATENCY_SHARE * median(contender.rates(load))
-    quantiles = {"p50": 0.5, "p99": 0.99, "p99.9": 0.999}
-    shown = {label: latencies.quantile(share) * 1e3 for label, share in quantiles.items()}
-    return Row(
-        key=f"get.latency.{name}",
-        what=f"get, latency, {name}",
-        figure=", ".join(f"{label} {value:.2f} ms" for label, value in shown.items())
-        + f" at {per_s:,.0f}/s, {LATENCY_SHARE:.0%} of its {load[0]} × {load[1]}",
-        answers=len(latencies.sorted_s),
-        samples={label: [value] for label, value in shown.items()},
-    )
 
 
 def _generator_row(bare: Contender, load: tuple[int, int]) -> Row:
@@ -244,7 +148,7 @@ def measure_list(plan: Plan) -> Iterator[Row]:
     names = [f"backend-{number:03d}" for number in range(100)]
     requests = Same(wire.call("list"))
     with contextlib.ExitStack() as stack:
-        ours = stack.enter_context(servers.registry(plan.folder / "list-ours"))
+        ours = stack.enter_context(servers.registry(plan.folder / "list-ours", *plan.options))
         children = {OURS: ours}
         if plan.rust:
             rust = servers.rust(plan.folder / "list-rust", plan.rust)
@@ -252,7 +156,8 @@ def measure_list(plan: Plan) -> Iterator[Row]:
         for child in children.values():
             register_all(child, names)
         contenders = {name: enter(stack, child) for name, child in children.items()}
-        take_turns(plan, contenders, loads, lambda load: requests)
+        for _ in range(plan.rounds):
+            take_turn(plan, contenders, loads, lambda load: requests)
     if RUST not in contenders:
         for load in loads:
             yield Row(
@@ -270,7 +175,7 @@ def measure_register(plan: Plan) -> Iterator[Row]:
     """Measure durable registrations of new names."""
     loads = ((1, 1), (CONNECTIONS, 4))
     with contextlib.ExitStack() as stack:
-        ours = stack.enter_context(servers.registry(plan.folder / "register-ours"))
+        ours = stack.enter_context(servers.registry(plan.folder / "register-ours", *plan.options))
         children = {OURS: ours}
         if plan.rust:
             rust = servers.rust(plan.folder / "register-rust", plan.rust)
@@ -281,7 +186,8 @@ def measure_register(plan: Plan) -> Iterator[Row]:
         contenders = {
             name: enter(stack, child, is_checked=True) for name, child in children.items()
         }
-        take_turns(plan, contenders, loads, partial(new_names, plan), warm_up_s=0)
+        for _ in range(plan.rounds):
+            take_turn(plan, contenders, loads, partial(new_names, plan), warm_up_s=0)
     yield from _rust_rows(plan, contenders, loads, "register, durable", ", each as it comes")
     yield _processor_row(contenders, loads, "register")
     for name, contender in contenders.items():
@@ -289,9 +195,9 @@ def measure_register(plan: Plan) -> Iterator[Row]:
             yield Row(
                 key=f"register.{name.replace(' ', '-')}.{load[0]}x{load[1]}",
                 what=f"register, {load[0]} × {load[1]}, {name}",
-                figure=f"{rate(contender.rates(load))}; {_DURABILITY[name]};"
-                f" refused {contender.failed(load)} of {contender.answers(load):,}",
+                figure=f"{rate(contender.rates(load))}; {_DURABILITY[name]}",
                 answers=contender.answers(load),
+                refused=contender.failed(load),
                 samples={name: contender.rates(load)},
             )
 

@@ -9,7 +9,7 @@ from typing import Final
 
 from bench import servers, wire
 from bench.results import Plan, Row
-from bench.rows.throughput import register_all
+from bench.rows.contender import register_all
 from bench.system import data_segments_received
 
 DEPTH: Final = 32
@@ -23,7 +23,7 @@ def measure_writes(plan: Plan) -> Iterator[Row]:
     """
     batches = plan.sized(500, 20)
     batch = wire.call("get", name="dev") * DEPTH
-    with servers.registry(plan.folder / "writes") as child:
+    with servers.registry(plan.folder / "writes", *plan.options) as child:
         register_all(child, ["dev"])
         with contextlib.closing(wire.connect(child.port)) as sock:
             before = data_segments_received(sock)
@@ -37,7 +37,7 @@ def measure_writes(plan: Plan) -> Iterator[Row]:
         figure=f"{per_batch:.2f} segments",
         bar="1",
         ratio=f"{1 / per_batch:.2f}×",
-        margin=1.005 / per_batch,
+        margins=[1.005 / per_batch],
         answers=batches * DEPTH,
         samples={"segments": [per_batch]},
     )
