@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 import tempfile
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -36,11 +38,19 @@ def parser() -> argparse.ArgumentParser:
         action="store_true",
         help="have cargo build the Rust program, unless PLEXUS_BENCH_RUST names it",
     )
+    made.add_argument(
+        "--daemon", metavar="OPTIONS", default="", help="more options of our daemon, in one word"
+    )
     return made
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure what is asked for."""
+    """Measure what is asked for.
+
+    Returns:
+        1 if a group of rows could not be measured or requests were refused; a bar that is missed
+        is a result like any other.
+    """
     asked = parser().parse_args(arguments)
     names = asked.only.split(",") if asked.only else list(GROUPS)
     if unknown := [name for name in names if name not in GROUPS]:
@@ -56,11 +66,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
             seconds=asked.seconds or (0.1 if asked.short else 2.0),
             rounds=asked.rounds or (1 if asked.short else 5),
             is_short=asked.short,
+            options=tuple(shlex.split(asked.daemon)),
             rust=rust,
             rust_missing=missing,
         )
         machine = system.describe(plan.folder, 0.1 if plan.is_short else 1.0)
         machine["rounds"] = f"{plan.rounds} of {plan.seconds:g} s, taken in turns; median ± range/2"
+        if plan.options:
+            machine["daemon"] = f"with {asked.daemon}"
         system.use_client_core()
         rows = _measure(names, plan)
     print(report.machine_text(machine), report.table(rows, is_short=plan.is_short), sep="\n\n")
@@ -69,14 +82,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
         asked.json.write_text(text, "utf-8")
     if asked.svg:
         asked.svg.write_text(chart.chart(machine, rows), "utf-8")
-    return 0
+    return int(any(row.has_failed for row in rows))
 
 
 def _measure(names: Sequence[str], plan: Plan) -> list[Row]:
     rows: list[Row] = []
     for name in names:
         print(f"measuring {name}", file=sys.stderr)
-        rows += GROUPS[name](plan)
+        try:
+            for row in GROUPS[name](plan):
+                rows.append(row)
+        except Exception as error:  # whatever it is, the other rows are worth having
+            traceback.print_exc()
+            figure = "".join(traceback.format_exception_only(error)).strip()
+            what = f"{name}: the rest of these rows"
+            rows.append(Row(key=f"{name}.failed", what=what, figure=figure, is_fault=True))
     return rows
 
 

@@ -44,8 +44,9 @@ def table(rows: Sequence[Row], *, is_short: bool) -> str:
 
 
 def _cells(row: Row, *, is_short: bool) -> tuple[str, ...]:
-    verdict = "ran" if is_short and row.answers else row.verdict
-    return row.what, row.figure, row.bar, row.ratio, verdict
+    verdict = "ran" if is_short and row.answers and not row.has_failed else row.verdict
+    refused = f"; refused {row.refused:,} of {row.answers:,}" if row.refused else ""
+    return row.what, row.figure + refused, row.bar, row.ratio, verdict
 
 
 def to_json(machine: Mapping[str, str], rows: Sequence[Row], *, is_short: bool) -> str:
@@ -53,6 +54,6 @@ def to_json(machine: Mapping[str, str], rows: Sequence[Row], *, is_short: bool) 
     document = {
         "short": is_short,
         "machine": dict(machine),
-        "rows": [{**asdict(row), "verdict": row.verdict} for row in rows],
+        "rows": [{**asdict(row), "margin": row.margin, "verdict": row.verdict} for row in rows],
     }
     return json.dumps(document, indent=1, ensure_ascii=False) + "\n"
