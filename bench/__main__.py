@@ -71,7 +71,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             rust_missing=missing,
         )
         machine = system.describe(plan.folder, 0.1 if plan.is_short else 1.0)
-        machine["rounds"] = f"{plan.rounds} of {plan.seconds:g} s, taken in turns; median ± range/2"
+        machine["rounds"] = (
+            f"{plan.rounds} of {plan.seconds:g} s, taken in turns; median ± range/2,"
+            " of latencies median (lowest–highest)"
+        )
         if plan.options:
             machine["daemon"] = f"with {asked.daemon}"
         system.use_client_core()

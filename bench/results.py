@@ -87,10 +87,11 @@ class Row:
         if self.margin is None:
             return "not measured" if self.bar else ""
         is_met = self.margin >= 1
-        others = sum((margin >= 1) != is_met for margin in self.margins)
-        if others > len(self.margins) * DISSENT_MAX:
+        rounds = len(self.margins)
+        agreeing = sum((margin >= 1) == is_met for margin in self.margins)
+        if rounds - agreeing > rounds * DISSENT_MAX:
             return "too noisy"
-        return "ok" if is_met else "MISSED"
+        return ("ok" if is_met else "MISSED") + f", {agreeing} of {rounds}" * (agreeing < rounds)
 
 
 def median(samples: Sequence[float]) -> float:
@@ -102,6 +103,11 @@ def spread(samples: Sequence[float]) -> str:
     """Show half of the range as a part of the median."""
     middle = median(samples)
     return f"±{(max(samples) - min(samples)) / 2 / middle:.0%}" if middle else "±0%"
+
+
+def extent(samples: Sequence[float]) -> str:
+    """Show the lowest and the highest; for what is far from symmetrical."""
+    return f"({min(samples):.2f}–{max(samples):.2f})"
 
 
 def rate(samples: Sequence[float]) -> str:

@@ -139,8 +139,8 @@ def test_group_that_fails_costs_no_other_rows(full: dict[str, dict[str, Any]]) -
     ("margins", "verdict"),
     [
         ([1.0, 1.2, 3.0], "ok"),
-        ([0.9, 1.1, 1.1, 1.1, 1.1], "ok"),
-        ([0.8, 0.9, 0.9, 0.9, 7.0], "MISSED"),
+        ([0.9, 1.1, 1.1, 1.1, 1.1], "ok, 4 of 5"),
+        ([0.8, 0.9, 0.9, 0.9, 7.0], "MISSED, 4 of 5"),
         ([0.8, 0.9, 1.1, 1.1, 1.1], "too noisy"),
         ([0.8, 0.9, 0.9, 1.1, 1.1], "too noisy"),
         ([0.9], "MISSED"),

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from bench.load import Latencies, open_loop
-from bench.results import Plan, Row, median, rate, spread
+from bench.results import Plan, Row, extent, median, rate
 from bench.rows.contender import Contender
 from bench.wire import Requests
 
@@ -36,9 +36,9 @@ class Waits:
             self.ms[label].append(found.quantile(share) * 1e3)
 
     def shown(self, *labels: str) -> str:
-        """Show some quantiles with their spread."""
+        """Show some quantiles with their extremes: one hiccup makes a latency a hundredfold."""
         return ", ".join(
-            f"{label} {median(self.ms[label]):.2f} ms {spread(self.ms[label])}" for label in labels
+            f"{label} {median(self.ms[label]):.2f} ms {extent(self.ms[label])}" for label in labels
         )
 
     def samples(self, name: str) -> dict[str, list[float]]:
