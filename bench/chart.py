@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 from xml.sax.saxutils import escape
 
-from bench.results import Row
+from bench.results import NOISY, Row
 
 WIDTH: Final = 1080
 LABELS: Final = 500
@@ -18,7 +18,7 @@ TOP: Final = 58
 DECADES: Final = (-1, 2)
 """The scale ends at a tenth of a bar and at a hundred times a bar."""
 
-MET, MISSED = "#2f7d4f", "#b3402c"
+MET, MISSED, UNPROVEN = "#2f7d4f", "#b3402c", "#8a8a8a"
 
 
 def chart(machine: Mapping[str, str], rows: Sequence[Row]) -> str:
@@ -29,7 +29,12 @@ def chart(machine: Mapping[str, str], rows: Sequence[Row]) -> str:
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{height}"'
         f' viewBox="0 0 {WIDTH} {height}" font-family="sans-serif" font-size="12">',
         f'<rect width="{WIDTH}" height="{height}" fill="#fff"/>',
-        text_element(12, 22, "How often each bar is met (1 is just met, right is better)", size=15),
+        text_element(
+            12,
+            22,
+            "How often each bar is met (1 is just met, right is better; grey is too noisy)",
+            size=15,
+        ),
         text_element(12, 42, f"{machine['processor']}, Python {machine['Python']}", colour="#666"),
     ]
     for power in range(DECADES[0], DECADES[1] + 1):
@@ -47,6 +52,8 @@ def _bar(row: Row, y: int) -> list[str]:
     assert row.margin is not None
     one, x = _x(1.0), _x(row.margin)
     colour = MET if row.margin >= 1 else MISSED
+    if row.has_failed or row.verdict == NOISY:
+        colour = UNPROVEN
     left, width = min(one, x), max(abs(x - one), 1)
     return [
         text_element(LABELS - 12, y + 12, f"{row.what} ({row.bar})", anchor="end"),

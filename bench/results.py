@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+NOISY: Final = "too noisy"
 DISSENT_MAX: Final = 0.25
 """Which part of the rounds may speak against their median before it proves nothing."""
 
@@ -90,7 +91,7 @@ class Row:
         rounds = len(self.margins)
         agreeing = sum((margin >= 1) == is_met for margin in self.margins)
         if rounds - agreeing > rounds * DISSENT_MAX:
-            return "too noisy"
+            return NOISY
         return ("ok" if is_met else "MISSED") + f", {agreeing} of {rounds}" * (agreeing < rounds)
 
 
