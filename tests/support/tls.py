@@ -35,13 +35,21 @@ def decrypted(url: str, context: ssl.SSLContext) -> Iterator[socket.socket]:
         )
         far = _Tls(raw, context, parts.hostname)
         far.shake_hands()
-        ours, theirs = socket.socketpair()
+        ours, theirs = _tcp_pair()
         stack.enter_context(ours)
         thread = threading.Thread(target=far.relay, args=(theirs,))
         thread.start()
         stack.callback(thread.join)
         stack.callback(ours.close)
         yield ours
+
+
+def _tcp_pair() -> tuple[socket.socket, socket.socket]:
+    """Return two sockets that are connected, of the kind that a client of TCP expects."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        near = socket.create_connection(listener.getsockname())
+        far, _ = listener.accept()
+    return near, far
 
 
 class _Tls:
