@@ -41,6 +41,7 @@ class Settings:
     max_connections: int = 10_000
     max_connections_per_address: int = 1024
     max_message_size: int = 1024 * 1024
+    max_buffered_input: int = 64 * 1024 * 1024
     max_buffered_output: int = 256 * 1024 * 1024
     max_entries: int = 100_000
 
@@ -229,6 +230,14 @@ SETTINGS = (
         parse=values.integer(1024, 10 * 1024 * 1024),
         options=("--max-message-size",),
         variable="REGISTRY_MAX_MESSAGE_SIZE",
+    ),
+    Setting(
+        name="max_buffered_input",
+        help="how much of unfinished messages may wait in memory, in bytes over all clients",
+        metavar="BYTES",
+        parse=values.integer(1024 * 1024, 2**40),
+        options=("--max-buffered-input",),
+        variable="REGISTRY_MAX_BUFFERED_INPUT",
     ),
     Setting(
         name="max_buffered_output",

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-only
-"""What waits in this process for clients that do not read, bounded over all of them."""
+"""What waits in this process for clients to go on, bounded over all of them."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import NamedTuple, Protocol
 
 
 class Waiting(Protocol):
-    """A connection, as far as it matters here."""
+    """One direction of a connection, as far as it matters here."""
 
     @property
     def buffered_bytes(self) -> int:
-        """How much waits for the client in this process."""
+        """How much waits in this process: to be read, or to be a whole message."""
 
     def cut_for_backlog(self) -> None:
         """End the connection at once: too much waits for too many, and this one is the worst."""
@@ -27,8 +27,8 @@ class _Share(NamedTuple):
 class Backlog:
     """Cuts the worst off when more waits than may: who lets the most wait for the longest.
 
-    Only connections whose writing is paused take part. What waits for any other is less than a
-    transport holds before it says so, 64 KiB.
+    Only those take part that have more waiting than is worth the count: of output what a transport
+    holds before it says so, 64 KiB; of input what `Intake` notes.
 
     Args:
         max_bytes: How much may wait.
@@ -43,7 +43,7 @@ class Backlog:
         self._total = 0
 
     def note(self, connection: Waiting) -> None:
-        """Take note that more waits for a connection than its transport should hold."""
+        """Take note that something waits, or more than before."""
         share = self._shares.get(connection) or _Share(self._clock(), 0)
         self._set(connection, share)
         if self._total > self.max_bytes:
@@ -55,7 +55,7 @@ class Backlog:
                 worst.cut_for_backlog()
 
     def forget(self, connection: Waiting) -> None:
-        """Take note that a connection has caught up, or is closed. Idempotent."""
+        """Take note that it waits no more, or the connection is closed. Idempotent."""
         share = self._shares.pop(connection, None)
         if share is not None:
             self._total -= share.size

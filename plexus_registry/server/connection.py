@@ -3,8 +3,8 @@
 
 Flow control: a client that does not read its answers is not read from either, and is cut off in
 the end; one whose calls wait for the disk gets no more calls started than `PENDING_MAX`. Fairness:
-one turn of the event loop reads at most `READ_BYTES` from a client and starts at most
-`MESSAGES_PER_TURN` of its messages.
+one turn of the event loop reads at most `READ_BYTES` from a client, takes a share of frames
+(`Intake`), and starts at most `MESSAGES_PER_TURN` of its messages.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, cast
 
-from websockets.frames import CloseCode, Frame, Opcode
+from websockets.frames import CloseCode
 from websockets.http11 import Request, Response
 from websockets.protocol import SEND_EOF, State
 from websockets.server import ServerProtocol
 
 from plexus_registry.access import Client
 from plexus_registry.protocol.session import Session
-from plexus_registry.server.framing import Assembler, text_frames
+from plexus_registry.server.framing import text_frames
 from plexus_registry.server.handshake import (
     END_OF_HEAD,
     TOO_MANY,
@@ -33,6 +33,7 @@ from plexus_registry.server.handshake import (
     judge_head,
     plain_response,
 )
+from plexus_registry.server.intake import LIMIT_CODES, Intake
 from plexus_registry.server.outflow import Outflow
 
 if TYPE_CHECKING:
@@ -75,7 +76,13 @@ class Connection(asyncio.BufferedProtocol):
         self._session: Session | None = None
         self._head = b""
         self._inbox: deque[bytes] = deque()
-        self._assembler = Assembler()
+        self._intake = Intake(
+            self._websocket,
+            server.unfinished,
+            loop=server.loop,
+            timeout_s=server.slow_sender_timeout_s,
+            on_failed=self._tell_fault,
+        )
         # The echo of the client's close frame: it waits until what was asked before is answered.
         self._farewell: list[bytes] = []
         self._is_write_paused = False
@@ -108,28 +115,21 @@ class Connection(asyncio.BufferedProtocol):
         if self._websocket.state is State.CONNECTING:
             self._receive_head(data)
         else:
-            self._websocket.receive_data(data)
-            self._take_events()
-        if self._websocket.close_rcvd is not None and not self._farewell:
-            self._farewell = self._websocket.data_to_send()
-            self._expect_end()
-        elif self._websocket.close_sent is not None:
-            self._tell_fault(self._websocket.close_sent.code)
+            self._intake.feed(data)
         self._turn()
 
     def eof_received(self) -> bool | None:
         """Let the transport close: the client sends no more."""
-        self._websocket.receive_eof()
+        self._intake.end()
         self._flush()
         return None
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the connection; calls that it began are still carried out."""
         self._cancel_timer()
-        if self._websocket.state is not State.CLOSED:
-            self._websocket.receive_eof()
+        self._intake.end()
         self._is_write_paused = False  # nothing is sent any more
-        if self._inbox or (self._session and self._session.is_busy):
+        if self._intake.rest or self._inbox or (self._session and self._session.is_busy):
             self._schedule_turn()
         logger.debug("connection closed peer=%s", self.peer)
         self._server.forget(self)
@@ -165,13 +165,14 @@ class Connection(asyncio.BufferedProtocol):
             return
         self._head = b""
         self._websocket.receive_data(head + end)
-        self._take_events()
+        for event in self._websocket.events_received():
+            assert isinstance(event, Request)
+            self._shake_hands(event)
         if self._session is None:
             self._refuse_unless_answered()
         elif rest:
             self._flush()
-            self._websocket.receive_data(rest)
-            self._take_events()
+            self._intake.feed(rest)
 
     def _shake_hands(self, request: Request) -> None:
         websocket, server = self._websocket, self._server
@@ -214,26 +215,6 @@ class Connection(asyncio.BufferedProtocol):
             writes.insert(0, plain_response(http.HTTPStatus.BAD_REQUEST, reason))
         self._write(writes)
 
-    # --- messages ---------------------------------------------------------------------------------
-
-    def _take_events(self) -> None:
-        for event in self._websocket.events_received():
-            if isinstance(event, Frame):
-                opcode = event.opcode
-                is_data = opcode is Opcode.TEXT or opcode is Opcode.BINARY or opcode is Opcode.CONT
-                if not is_data:
-                    continue
-                try:
-                    message = self._assembler.add(event)
-                except UnicodeDecodeError as fault:
-                    reason = f"{fault.reason} at position {fault.start}"
-                    self._websocket.fail(CloseCode.INVALID_DATA, reason)
-                    return  # what follows must not count
-                if message is not None and not self._has_said_goodbye:  # else nobody can answer it
-                    self._inbox.append(message)
-            elif isinstance(event, Request):
-                self._shake_hands(event)
-
     # --- turns ------------------------------------------------------------------------------------
 
     def _schedule_turn(self) -> None:
@@ -252,7 +233,9 @@ class Connection(asyncio.BufferedProtocol):
         if session is None:
             self._flush()
             return
-        inbox = self._inbox
+        inbox, intake = self._inbox, self._intake
+        if intake.rest and not self._is_held_up(session):
+            self._take_frames()
         for _ in range(MESSAGES_PER_TURN):
             if self._is_write_paused or session.pending >= PENDING_MAX:
                 break
@@ -268,12 +251,31 @@ class Connection(asyncio.BufferedProtocol):
         else:
             self._schedule_turn()
         self._flush()
-        if inbox or session.is_busy or self._is_write_paused or session.pending >= PENDING_MAX:
+        if self._is_held_up(session):
             self.transport.pause_reading()
+            intake.excuse()
+        elif intake.rest:
+            self.transport.pause_reading()
+            self._schedule_turn()
         elif not self._is_stopping:
             self.transport.resume_reading()
         elif not session.pending:
             self._say_goodbye()
+
+    def _is_held_up(self, session: Session) -> bool:
+        """Tell whether what came before has to be done first."""
+        is_busy = bool(self._inbox) or session.is_busy
+        return is_busy or self._is_write_paused or session.pending >= PENDING_MAX
+
+    def _take_frames(self) -> None:
+        messages, websocket = self._intake.take(), self._websocket
+        if not self._has_said_goodbye:  # else nobody can answer them
+            self._inbox += messages
+        if websocket.close_rcvd is not None and not self._farewell:
+            self._farewell = websocket.data_to_send()
+            self._expect_end()
+        elif websocket.eof_sent:
+            self._tell_fault()
 
     def _flush(self) -> None:
         """Send what is ready, in one write."""
@@ -343,14 +345,15 @@ class Connection(asyncio.BufferedProtocol):
         # For the client's half of the closing, whoever began it.
         self.transport.resume_reading()
 
-    def _tell_fault(self, code: int) -> None:
-        """Log why the connection has failed, where the operator can do something about it."""
-        if code == CloseCode.MESSAGE_TOO_BIG:
-            self._server.notices.warning(
-                "message too large, connection closed max_message_size=%d peer=%s",
-                self._server.max_message_size,
-                self.peer,
-            )
+    def _tell_fault(self) -> None:
+        """Tell the client that the connection has failed, and the operator where it matters."""
+        self._schedule_turn()
+        close, notices = self._websocket.close_sent, self._server.notices
+        if close is not None and close.code == CloseCode.MESSAGE_TOO_BIG:
+            message = "message too large, connection closed max_message_size=%d peer=%s"
+            notices.warning(message, self._server.max_message_size, self.peer)
+        elif close is not None and close.code in LIMIT_CODES:
+            notices.warning(f"{close.reason}, connection closed peer=%s", self.peer)
 
     # --- time limits ------------------------------------------------------------------------------
 

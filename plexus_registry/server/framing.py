@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-only
-"""Frames of a server (RFC 6455): messages put together, answers as text frames.
+"""Frames of a server (RFC 6455): answers as text frames.
 
 All that the registry sends is text frames, unmasked, whole and without extensions (5.2), one for
 each message, and none is simpler to encode: a header that depends on the length alone. The
@@ -10,8 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from typing import Final
-
-from websockets.frames import Frame, Opcode
 
 _FIN_TEXT: Final = 0x81
 _SHORT_MAX: Final = 125
@@ -40,33 +38,3 @@ def text_frames(messages: Iterable[bytes]) -> list[bytes]:
             parts.append(_64_BITS + size.to_bytes(8, "big"))
         parts.append(message)
     return parts
-
-
-class Assembler:
-    """Puts the fragments of messages together (RFC 6455, 5.4).
-
-    The library has checked their order and size.
-    """
-
-    def __init__(self) -> None:
-        self._fragments = bytearray()
-        self._is_text = False
-
-    def add(self, frame: Frame) -> bytes | None:
-        """Take the next frame that carries data; return the message that it ends, if it ends one.
-
-        Raises:
-            UnicodeDecodeError: If the message was sent as text and is no UTF-8.
-        """
-        if frame.opcode is not Opcode.CONT:
-            self._is_text = frame.opcode is Opcode.TEXT
-        if not frame.fin:
-            self._fragments += frame.data
-            return None
-        message = bytes(frame.data)
-        if self._fragments:
-            message = bytes(self._fragments) + message
-            self._fragments = bytearray()
-        if self._is_text and not message.isascii():
-            message.decode()
-        return message

@@ -38,10 +38,12 @@ REFUSALS_MAX: Final = 256
 DEFAULT_MAX_CONNECTIONS: Final = 10_000
 DEFAULT_MAX_CONNECTIONS_PER_ADDRESS: Final = 1024
 DEFAULT_MAX_MESSAGE_SIZE: Final = 2**20
+DEFAULT_MAX_BUFFERED_INPUT: Final = 2**26
 DEFAULT_MAX_BUFFERED_OUTPUT: Final = 2**28
 DEFAULT_HANDSHAKE_TIMEOUT_S: Final = 10.0
 DEFAULT_CLOSE_TIMEOUT_S: Final = 5.0
 DEFAULT_SLOW_READER_TIMEOUT_S: Final = 60.0
+DEFAULT_SLOW_SENDER_TIMEOUT_S: Final = 60.0
 
 
 class Server:
@@ -55,6 +57,8 @@ class Server:
             `crowd.place_of`.
         max_message_size: Of a message from a client, in bytes; above it the connection is
             closed with 1009.
+        max_buffered_input: How many bytes of messages that are not whole yet may wait in this
+            process; see `Intake`. There is always room for one message.
         max_buffered_output: How many bytes may wait in this process for clients that do not
             read; see `Backlog`.
         allowed_origins: Origins of web pages that may connect, beside those on this host.
@@ -67,6 +71,8 @@ class Server:
             is sent to it, and not end its half.
         slow_reader_timeout_s: How long any other client may take nothing of what is sent to it
             once more waits than a transport should hold.
+        slow_sender_timeout_s: How long a client may take for each 16 KiB of a message that has
+            begun, and for its end.
 
     Attributes:
         tls: As given; another one counts for connections that come from then on.
@@ -84,6 +90,7 @@ class Server:
         max_connections: int = DEFAULT_MAX_CONNECTIONS,
         max_connections_per_address: int = DEFAULT_MAX_CONNECTIONS_PER_ADDRESS,
         max_message_size: int = DEFAULT_MAX_MESSAGE_SIZE,
+        max_buffered_input: int = DEFAULT_MAX_BUFFERED_INPUT,
         max_buffered_output: int = DEFAULT_MAX_BUFFERED_OUTPUT,
         allowed_origins: Collection[str] = (),
         allowed_hosts: Collection[str] = (),
@@ -91,6 +98,7 @@ class Server:
         handshake_timeout_s: float = DEFAULT_HANDSHAKE_TIMEOUT_S,
         close_timeout_s: float = DEFAULT_CLOSE_TIMEOUT_S,
         slow_reader_timeout_s: float = DEFAULT_SLOW_READER_TIMEOUT_S,
+        slow_sender_timeout_s: float = DEFAULT_SLOW_SENDER_TIMEOUT_S,
     ) -> None:
         self.hub = hub
         self.max_connections, self._accepted_max = _limits(max_connections)
@@ -100,10 +108,12 @@ class Server:
         self.handshake_timeout_s = handshake_timeout_s
         self.close_timeout_s = close_timeout_s
         self.slow_reader_timeout_s = slow_reader_timeout_s
+        self.slow_sender_timeout_s = slow_sender_timeout_s
         self.loop = asyncio.get_running_loop()
         self.addresses: list[str] = []
         self.connections: set[Connection] = set()
         self.backlog = Backlog(max_buffered_output)
+        self.unfinished = Backlog(max(max_buffered_input, max_message_size))
         self.notices = Notices(logger)
         self.read_buffer = memoryview(bytearray(READ_BYTES))
         self._crowd = Crowd(max_connections_per_address)

@@ -165,6 +165,7 @@ class Service:
             max_connections=settings.max_connections,
             max_connections_per_address=settings.max_connections_per_address,
             max_message_size=settings.max_message_size,
+            max_buffered_input=settings.max_buffered_input,
             max_buffered_output=settings.max_buffered_output,
             allowed_origins=settings.allowed_origins,
             allowed_hosts={settings.host.lower(), *settings.allowed_hosts},

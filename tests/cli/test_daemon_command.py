@@ -178,6 +178,7 @@ BAD_VALUES = {
     "max_connections": ("0", "an integer from 1 to 1000000"),
     "max_connections_per_address": ("x", "an integer from 1 to 1000000"),
     "max_message_size": ("1K", "an integer from 1024 to 10485760"),
+    "max_buffered_input": ("64M", "an integer from 1048576 to"),
     "max_buffered_output": ("1M", "an integer from 1048576 to"),
     "max_entries": ("0", "an integer from 1 to 10000000"),
 }

@@ -86,6 +86,7 @@ def test_defaults_without_any_source(home: Path) -> None:
         max_connections=10_000,
         max_connections_per_address=1024,
         max_message_size=1_048_576,
+        max_buffered_input=67_108_864,
         max_buffered_output=268_435_456,
         max_entries=100_000,
     )
@@ -126,6 +127,7 @@ def test_every_setting_can_be_given_in_all_three_spellings(home: Path) -> None:
         "max_connections": "7",
         "max_connections_per_address": "5",
         "max_message_size": "2048",
+        "max_buffered_input": "1048578",
         "max_buffered_output": "1048577",
         "max_entries": "9",
     }
