@@ -7,6 +7,10 @@ import array
 import asyncio
 import fcntl
 import termios
+from typing import Final
+
+OVERHEAD: Final = "overhead_bytes"
+"""The extra information of a transport: how much more it sent than was written to it."""
 
 
 class Outflow:
@@ -40,5 +44,6 @@ class Outflow:
 
     def has_moved(self) -> bool:
         """Tell whether the other side has taken something since this was asked before."""
-        before, self._taken = self._taken, self._written - self.unread_bytes
+        sent = self._written + self._transport.get_extra_info(OVERHEAD, 0)
+        before, self._taken = self._taken, sent - self.unread_bytes
         return self._taken > before

@@ -3,7 +3,8 @@
 
 asyncio's own layer hides what waits in its second buffer, cannot half-close, and begins the
 protocol only after its handshake. This one is thin: the limits on time, memory and input that a
-plain connection has are the same here, for they see one transport with one buffer.
+plain connection has are the same here, for they see one transport with one buffer. What TLS does
+on its own, such as answers to updates of keys, has limits here.
 """
 
 from __future__ import annotations
@@ -11,10 +12,20 @@ from __future__ import annotations
 import asyncio
 import http
 import ssl
-from typing import Any
+from typing import Any, Final
 
 from plexus_registry.notices import Notices
+from plexus_registry.server.allowance import Allowance
 from plexus_registry.server.handshake import plain_response
+from plexus_registry.server.outflow import OVERHEAD
+
+READS_PER_TURN: Final = 64
+"""How many records are handed over before others have their turn."""
+BARREN_MAX_BYTES: Final = 65536
+"""How much may come without anything to hand over; a record has at most 16 KiB and a bit."""
+ANSWERS_MAX_BYTES: Final = 4096
+ANSWERS_INTERVAL_S: Final = 10.0
+"""In which time TLS may answer so much by itself: an update of keys takes some 30 bytes."""
 
 NOT_TLS = "This port speaks TLS: connect with wss:// in place of ws://.\n"
 
@@ -47,7 +58,11 @@ class TlsLayer(asyncio.Transport, asyncio.BufferedProtocol):
         self._tls = context.wrap_bio(self._incoming, self._outgoing, server_side=True)
         self._socket: asyncio.Transport
         self._has_shaken_hands = False
-        self._is_paused = False
+        self._answers = Allowance(ANSWERS_MAX_BYTES, ANSWERS_INTERVAL_S)
+        self._barren_bytes = 0
+        self._overhead_bytes = 0
+        self._is_paused = False  # by the protocol above
+        self._is_full = False  # the client does not read
         self._is_over = False  # nothing more is sent, and what comes is not looked at
 
     # --- asyncio.BufferedProtocol, to the socket --------------------------------------------------
@@ -66,8 +81,11 @@ class TlsLayer(asyncio.Transport, asyncio.BufferedProtocol):
     def buffer_updated(self, nbytes: int) -> None:
         """Take what was received, decrypt it and hand it over."""
         if not self._is_over:
+            self._barren_bytes += nbytes
             self._incoming.write(self.get_buffer(-1)[:nbytes])
             self._hand_over()
+            if self._barren_bytes > BARREN_MAX_BYTES and not self._is_over:
+                self._cut()
 
     def eof_received(self) -> bool | None:
         """Let the socket close; WebSocket knows by its own close frame what is whole."""
@@ -79,17 +97,23 @@ class TlsLayer(asyncio.Transport, asyncio.BufferedProtocol):
         self._above.connection_lost(exc)
 
     def pause_writing(self) -> None:
-        """Tell the protocol above: the client does not keep up."""
+        """Tell the protocol above, and read no more, which TLS might answer by itself."""
+        self._is_full = True
+        self._socket.pause_reading()
         self._above.pause_writing()
 
     def resume_writing(self) -> None:
         """Tell the protocol above: the client caught up."""
+        self._is_full = False
+        self._read_on()
         self._above.resume_writing()
 
     # --- asyncio.Transport, to the protocol above -------------------------------------------------
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
         """Return what is known of the socket."""
+        if name == OVERHEAD:
+            return self._overhead_bytes
         return self._socket.get_extra_info(name, default)
 
     def get_write_buffer_size(self) -> int:
@@ -105,6 +129,7 @@ class TlsLayer(asyncio.Transport, asyncio.BufferedProtocol):
                     rest = rest[self._tls.write(rest) :]
             except ssl.SSLError:  # not possible before the handshake
                 self.abort()
+            self._overhead_bytes -= len(data)
             self._flush()
 
     def can_write_eof(self) -> bool:
@@ -128,8 +153,7 @@ class TlsLayer(asyncio.Transport, asyncio.BufferedProtocol):
         """Hand over again, beginning with what is here already."""
         if self._is_paused:
             self._is_paused = False
-            self._socket.resume_reading()
-            self._loop.call_soon(self._hand_over)
+            self._read_on()
 
     def is_closing(self) -> bool:
         """Tell whether the end has begun."""
@@ -149,18 +173,33 @@ class TlsLayer(asyncio.Transport, asyncio.BufferedProtocol):
 
     # --- in between -------------------------------------------------------------------------------
 
+    def _read_on(self) -> None:
+        """Read again if nothing stands against it, beginning with what is here already."""
+        if not (self._is_paused or self._is_full):
+            self._socket.resume_reading()
+            self._loop.call_soon(self._hand_over)
+
     def _hand_over(self) -> None:
         """Go on with the handshake, then hand over what was decrypted, as far as it is read."""
+        if self._is_over:
+            return
+        is_handshake = not self._has_shaken_hands
         try:
-            if not self._has_shaken_hands:
+            if is_handshake:
                 self._tls.do_handshake()
                 self._has_shaken_hands = True
-            while not (self._is_paused or self._is_over):
+            for _ in range(READS_PER_TURN):
+                if self._is_paused or self._is_full or self._is_over:
+                    break
                 buffer = self.get_buffer(-1)
                 size: int = self._tls.read(len(buffer), buffer)  # type: ignore[assignment]
                 if not size:
                     raise ssl.SSLZeroReturnError
+                self._barren_bytes = 0
                 self._above.buffer_updated(size)
+            else:
+                self._socket.pause_reading()
+                self._loop.call_soon(self._read_on)
         except ssl.SSLWantReadError:
             pass
         except ssl.SSLZeroReturnError:  # the client has closed its direction
@@ -170,11 +209,21 @@ class TlsLayer(asyncio.Transport, asyncio.BufferedProtocol):
         except ssl.SSLError as error:
             self._fail(error)
         if not self._is_over:
+            answers = self._outgoing.pending
+            if answers and not is_handshake and self._answers.is_exceeded_by(answers):
+                self._cut()
             self._flush()
 
+    def _cut(self) -> None:
+        """End what keeps TLS busy and has nothing to say."""
+        self._notices.warning("TLS records without content, connection cut peer=%s", self._peer)
+        self.abort()
+
     def _flush(self) -> None:
-        if self._outgoing.pending:
-            self._socket.write(self._outgoing.read())
+        data = self._outgoing.read()
+        if data:
+            self._overhead_bytes += len(data)
+            self._socket.write(data)
 
     def _say_close(self) -> None:
         """Send the alert close_notify, if there is somebody to read it."""

@@ -20,8 +20,14 @@ from websockets.frames import CloseCode, Opcode
 
 from plexus_registry.config.settings import Settings
 from plexus_registry.server.connection import READ_BYTES, UNSENT_MAX_BYTES, Connection
+from plexus_registry.server.outflow import OVERHEAD
 from support.certificates import Authority
 from support.conversation import conversation
+from support.keyupdates import (
+    SSL_KEY_UPDATE_NOT_REQUESTED,
+    SSL_KEY_UPDATE_REQUESTED,
+    updating_client,
+)
 from support.rawsocket import (
     RawSocket,
     close_frame,
@@ -308,5 +314,65 @@ def test_answers_to_many_small_frames_come_in_order(secure: Served, tls: ssl.SSL
         requests = b"".join(text_frame({**INFO, "id": number}) for number in range(count))
         exchange = Exchange(raw, [requests[at : at + 777] for at in range(0, len(requests), 777)])
         received = exchange.receive(b'"type":"done"', count)
+    ids = [int(id) for id in re.findall(rb'"id":(\d+),"result"', received)]
+    assert ids == list(range(count))
+
+
+# --- what TLS does by itself ----------------------------------------------------------------------
+
+
+def test_client_may_change_its_keys(secure: Served) -> None:
+    """Now and then, whether it asks the server to do the same or not."""
+    with updating_client(secure.port) as client:
+        for number in range(20):
+            client.socket.sendall(client.updates(1, kind=number % 2))
+            client.ping(b"%d" % number)
+
+
+@pytest.mark.parametrize("kind", [SSL_KEY_UPDATE_REQUESTED, SSL_KEY_UPDATE_NOT_REQUESTED])
+def test_updates_of_keys_without_end_are_cut(
+    secure: Served, tls: ssl.SSLContext, caplog: pytest.LogCaptureFixture, kind: int
+) -> None:
+    """Whether they want an answer or not; what waits does not grow, and others are served."""
+    with conversation(url_of(secure), ssl=tls) as other, updating_client(secure.port) as client:
+        client.send_until_cut(lambda: client.updates(500, kind))
+        other.expect_silence()
+        wait_until(lambda: len(secure.server.connections) == 1, "the cut")
+    [line] = [it.message for it in caplog.records if "records without content" in it.message]
+    assert "peer=127.0.0.1:" in line
+
+
+def test_updates_of_keys_between_frames_are_cut(secure: Served) -> None:
+    """A little content among them buys nothing."""
+
+    with updating_client(secure.port) as client:
+
+        def some() -> bytes:
+            client.send(frame(Opcode.PONG))
+            return client.updates(10)
+
+        client.send_until_cut(some)
+
+
+def test_bytes_of_tls_count_as_sent(secure: Served) -> None:
+    """So a client that reads is seen to read, whatever share of it is TLS."""
+    with updating_client(secure.port) as client:
+        connection = only_connection(secure)
+        client.socket.sendall(client.updates(10))
+        client.ping(b"x")
+        outflow = connection._outflow
+        overhead = secure.in_loop(lambda: connection.transport.get_extra_info(OVERHEAD))
+        wait_until(lambda: secure.in_loop(lambda: outflow.unread_bytes) == 0, "the kernel to tell")
+        assert outflow._written + overhead == client.received_bytes
+        assert secure.in_loop(outflow.has_moved)
+        assert not secure.in_loop(outflow.has_moved)
+
+
+def test_small_records_take_turns(secure: Served, tls: ssl.SSLContext) -> None:
+    """Many records that come together are all answered, in order."""
+    count = 500
+    with raw_websocket(secure.port, tls=tls) as raw:
+        pieces = [text_frame({**INFO, "id": number}) for number in range(count)]
+        received = Exchange(raw, pieces).receive(b'"type":"done"', count)
     ids = [int(id) for id in re.findall(rb'"id":(\d+),"result"', received)]
     assert ids == list(range(count))
