@@ -32,6 +32,7 @@ def _arena(home: Path, *options: str, ca_file: Path | None = None) -> Iterator[A
         "--max-connections-per-address": MAX_PER_ADDRESS,
         "--max-entries": MAX_ENTRIES,
         "--max-message-size": MAX_MESSAGE,
+        "--max-buffered-input": MAX_BUFFERED,
         "--max-buffered-output": MAX_BUFFERED,
         "--config": home / "backends.toml",
     }

@@ -32,7 +32,9 @@ MAX_PER_ADDRESS = 20
 MAX_ENTRIES = 80
 MAX_MESSAGE = 256 * 1024
 MAX_BUFFERED = 1024 * 1024
+"""Of output and of input."""
 HANDSHAKE_TIMEOUT_S = 0.5
+SLOW_SENDER_TIMEOUT_S = 0.5
 
 
 def program() -> tuple[str, ...]:
@@ -47,7 +49,9 @@ def program() -> tuple[str, ...]:
         "from plexus_registry.cli.daemon import main\n"
         "from plexus_registry.server import listener\n"
         "listener.place_of = lambda address: address[0]\n"
-        f"listener.Server.__init__.__kwdefaults__['handshake_timeout_s'] = {HANDSHAKE_TIMEOUT_S}\n"
+        "defaults = listener.Server.__init__.__kwdefaults__\n"
+        f"defaults['handshake_timeout_s'] = {HANDSHAKE_TIMEOUT_S}\n"
+        f"defaults['slow_sender_timeout_s'] = {SLOW_SENDER_TIMEOUT_S}\n"
         "sys.exit(main())\n",
     )
 
@@ -113,12 +117,13 @@ class Arena:
         return Arena(self.home, self.daemon, self._bystander, record_property)
 
     @contextlib.contextmanager
-    def attack(self, name: str, setting: str) -> Iterator[Outcome]:
+    def attack(self, name: str, setting: str, *, answers_min: int = 0) -> Iterator[Outcome]:
         """Attack while the block runs, which notes what the attacker got.
 
         Args:
             name: What is attacked, in a few words.
             setting: Which limit stands against it.
+            answers_min: How many answers the other client gets meanwhile at least.
         """
         self._bystander.samples()
         lines = len(self.warnings())
@@ -127,6 +132,7 @@ class Arena:
         got = Outcome(lambda: self.warnings()[lines:])
         yield got
         during = self._bystander.samples()
+        assert len(during) >= answers_min
         new = got.new_warnings()
         assert len(new) <= LINES_MAX, "\n".join(new)
         assert all(line.isprintable() and len(line) <= LINE_MAX_CHARACTERS for line in new), new
