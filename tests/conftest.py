@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,10 @@ import pytest
 from plexus_registry.config.settings import Settings
 from support.conversation import Conversation, conversation
 from support.serving import Served, serving
+
+# A background job of a shell ignores SIGINT, and so would every program that the tests start.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # The same examples in every run, so that a run that fails fails again. To look for new ones:
 # HYPOTHESIS_PROFILE=search.

@@ -64,12 +64,22 @@ def _secure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Arena]:
 
 
 @pytest.fixture
-def arena(_plain: Arena, record_property: Callable[[str, object], None]) -> Arena:
-    """A daemon with low limits and a client that asks it all the time."""
-    return _plain.recording(record_property)
+def note(request: pytest.FixtureRequest) -> Callable[[str, object], None]:
+    """Return what takes figures for the report; record_property is not for all forms of it."""
+
+    def note(name: str, value: object) -> None:
+        request.node.user_properties.append((name, value))
+
+    return note
 
 
 @pytest.fixture
-def secure_arena(_secure: Arena, record_property: Callable[[str, object], None]) -> Arena:
+def arena(_plain: Arena, note: Callable[[str, object], None]) -> Arena:
+    """A daemon with low limits and a client that asks it all the time."""
+    return _plain.recording(note)
+
+
+@pytest.fixture
+def secure_arena(_secure: Arena, note: Callable[[str, object], None]) -> Arena:
     """The same with TLS."""
-    return _secure.recording(record_property)
+    return _secure.recording(note)
