@@ -236,6 +236,8 @@ def log_salvage(salvage: Salvage) -> None:
     """Log that the database was damaged, where it is now, and what was read out of it."""
     lost = "unknown" if salvage.lost is None else str(salvage.lost)
     names = ",".join(map(word, salvage.names))
+    if salvage.lost is not None and salvage.lost > len(salvage.names) > 0:
+        names += f",+{salvage.lost - len(salvage.names)}"
     logger.critical(
         "database damaged, set aside path=%s salvaged=%d lost=%s%s reason=%s",
         word(salvage.aside),

@@ -10,8 +10,9 @@ from collections import Counter
 import pytest
 
 from plexus_registry.backend import Backend, Put, Remove, Source
-from plexus_registry.eventlog import CHANGES_BURST, Diary
+from plexus_registry.eventlog import CHANGES_BURST, Diary, log_salvage
 from plexus_registry.rules import BackendDeleted, BackendRegistered, Decision, Reloaded
+from plexus_registry.store.port import Salvage
 
 JOURNAL_LINES, JOURNAL_S = 10_000, 30
 """What systemd-journald takes of a service by default: RateLimitBurst, RateLimitIntervalSec."""
@@ -86,3 +87,15 @@ def test_lines_below_the_level_use_up_nothing(caplog: pytest.LogCaptureFixture) 
     caplog.set_level(logging.INFO, logger="plexus_registry")
     diary.log_decision(DECISIONS[0], "hub", ())
     assert [record.levelname for record in caplog.records] == ["INFO"]
+
+
+def test_names_of_lost_entries_say_how_many_more_there_are(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Or whoever reads them takes them for all."""
+    log_salvage(Salvage("aside", "reason", salvaged=1, lost=5, names=("a", "b")))
+    log_salvage(Salvage("aside", "reason", salvaged=1, lost=2, names=("a", "b")))
+    assert [line.split(" names=")[1] for line in caplog.messages] == [
+        "a,b,+3 reason=reason",
+        "a,b reason=reason",
+    ]

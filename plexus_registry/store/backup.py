@@ -11,7 +11,18 @@ from pathlib import Path
 
 from plexus_registry.errors import StoreRejected, quote
 from plexus_registry.store.faults import faults, primary_code
-from plexus_registry.store.migrations import BUSY_TIMEOUT_S, check, connect, corrupt, sync
+from plexus_registry.store.migrations import (
+    APPLICATION_ID,
+    BUSY_TIMEOUT_S,
+    SCHEMA_VERSION,
+    check,
+    connect,
+    corrupt,
+    foreign,
+    sync,
+    too_new,
+    unfit,
+)
 
 
 def backup(database: Path, path: Path) -> None:
@@ -22,7 +33,9 @@ def backup(database: Path, path: Path) -> None:
     Raises:
         StoreRejected: If *path* exists.
         StoreUnavailable: If there is no such database, or *path* cannot be written.
-        StoreCorrupt: If the copy does not pass its check.
+        StoreCorrupt: If the copy does not pass its check, or is no registry's.
+        StoreTooNew: If a newer version of the program wrote it.
+        StoreError: If it is another program's database.
     """
     with faults(database):
         database = database.resolve(strict=True)
@@ -75,3 +88,16 @@ def _copy(source_path: Path, target_path: Path) -> None:
         # A copy that says WAL in its header could not be opened on a read-only medium.
         target.execute("PRAGMA journal_mode = DELETE")
         check(target, source_path)
+        _check_ours(target, source_path)
+
+
+def _check_ours(copy: sqlite3.Connection, source_path: Path) -> None:
+    """Check that a copy is one of a registry: a backup of something else helps nobody later."""
+    (application_id,) = copy.execute("PRAGMA application_id").fetchone()
+    (version,) = copy.execute("PRAGMA user_version").fetchone()
+    if application_id not in (0, APPLICATION_ID):
+        raise foreign(source_path)
+    if version > SCHEMA_VERSION:
+        raise too_new(source_path, version)
+    if not copy.execute("SELECT 1 FROM sqlite_master WHERE name = 'backends'").fetchone():
+        raise unfit(source_path, "it has no table backends")

@@ -283,7 +283,7 @@ def telling_strangers(connection: sqlite3.Connection, path: Path) -> Iterator[No
 def _mangled(connection: sqlite3.Connection, path: Path, what: object) -> StoreCorrupt:
     # Whoever marked it as ours made the table as it should be; others may have their own.
     (application_id,) = connection.execute("PRAGMA application_id").fetchone()
-    return (corrupt if application_id == APPLICATION_ID else _unfit)(path, what)
+    return (corrupt if application_id == APPLICATION_ID else unfit)(path, what)
 
 
 def connect(path: Path, *, busy_timeout_s: float, mode: str = "rw") -> sqlite3.Connection:
@@ -358,7 +358,7 @@ def transaction(connection: sqlite3.Connection) -> Iterator[None]:
 
 def corrupt(path: Path, what: object) -> StoreDamaged:
     """Say that the database is damaged, why, and what to do."""
-    return StoreDamaged(str(_unfit(path, what)), reason=str(what))
+    return StoreDamaged(str(unfit(path, what)), reason=str(what))
 
 
 def too_new(path: Path, version: int) -> StoreTooNew:
@@ -369,7 +369,8 @@ def too_new(path: Path, version: int) -> StoreTooNew:
     )
 
 
-def _unfit(path: Path, what: object) -> StoreCorrupt:
+def unfit(path: Path, what: object) -> StoreCorrupt:
+    """Say that the database cannot be used as it is, why, and what to do."""
     return StoreCorrupt(
         f"database {path} is not sound ({what}): restore a backup, or move the file away to start"
         " with an empty one"

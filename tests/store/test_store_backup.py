@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import sqlite3
 import subprocess
 import threading
 from collections.abc import Callable
@@ -11,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from plexus_registry.backend import Backend, Put
-from plexus_registry.errors import StoreRejected, StoreUnavailable
+from plexus_registry.errors import StoreError, StoreRejected, StoreUnavailable
+from plexus_registry.store.backup import backup
 from plexus_registry.store.sqlite import SqliteStore
 
 MakeBackend = Callable[..., Backend]
@@ -60,6 +63,28 @@ def test_backup_to_an_impossible_path(store: SqliteStore, tmp_path: Path, name: 
     with pytest.raises(StoreUnavailable, match="cannot be used"):
         store.backup(tmp_path / name)
     assert store.load() == []
+
+
+@pytest.mark.parametrize(
+    ("script", "reason"),
+    [
+        ("", "it has no table backends"),
+        ("CREATE TABLE notes (text)", "it has no table backends"),
+        ("PRAGMA application_id = 7; CREATE TABLE backends (id)", "belongs to another program"),
+        ("CREATE TABLE backends (id); PRAGMA user_version = 99", "has version 99"),
+    ],
+    ids=["empty", "no table of ours", "another program", "newer version"],
+)
+def test_what_is_no_registrys_is_not_copied(tmp_path: Path, script: str, reason: str) -> None:
+    """A nightly backup of the wrong file must not look as if all was well."""
+    database, copy = tmp_path / "other.db", tmp_path / "copy.db"
+    database.touch()
+    with contextlib.closing(sqlite3.connect(database)) as connection:
+        connection.executescript(script)
+    with pytest.raises(StoreError, match=reason) as caught:
+        backup(database, copy)
+    assert str(database) in str(caught.value)
+    assert not copy.exists()
 
 
 def test_backup_that_does_not_fit_is_removed(
