@@ -45,7 +45,7 @@ def test_full_disk_refuses_changes_and_recovers(
         "disk full while clients write",
         rounds=ROUNDS,
         acknowledged=load.acknowledged,
-        lost=0,
+        lost=load.lost,
         recover_s=watch.longest_s,
         note=f"{len(load.refused)} changes refused with the reason, reads went on; no restart",
     )

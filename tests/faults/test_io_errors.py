@@ -72,7 +72,7 @@ def test_calls_that_fail_lose_nothing(
         f"{fault.what} ({fault.error}), then a power cut",
         rounds=ROUNDS,
         acknowledged=load.acknowledged,
-        lost=0,
+        lost=load.lost,
         recover_s=watch.longest_s,
         note=f"{len(load.refused)} changes refused, none of them there later; no restart",
     )
@@ -114,7 +114,7 @@ def test_disk_that_loses_what_it_cannot_flush_loses_nothing(
         "flushes fail on a thin disk that is full, then a power cut",
         rounds=ROUNDS,
         acknowledged=load.acknowledged,
-        lost=0,
+        lost=load.lost,
         recover_s=watch.longest_s,
         note=f"{len(load.refused)} changes refused, none of them there later; no restart",
     )

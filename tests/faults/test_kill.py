@@ -45,7 +45,7 @@ def test_kill_at_any_moment_loses_nothing(
         "kill -9 while clients write",
         rounds=ROUNDS,
         acknowledged=load.acknowledged,
-        lost=0,
+        lost=load.lost,
         recover_s=watch.longest_s,
         note=f"{load.declarer.acknowledged} reloads, none half there; {kills_in_start} kills came"
         " while the daemon started",

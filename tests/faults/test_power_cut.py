@@ -67,7 +67,7 @@ def test_power_cut_loses_nothing(
         "power cut while clients write",
         rounds=ROUNDS,
         acknowledged=cuts.load.acknowledged,
-        lost=0,
+        lost=cuts.load.lost,
         recover_s=cuts.watch.longest_s,
         note=f"{cuts.load.declarer.acknowledged} reloads, none half there",
     )

@@ -48,7 +48,7 @@ def test_file_system_with_an_error_refuses_changes(
         "file system read-only after an error",
         rounds=ROUNDS,
         acknowledged=load.acknowledged,
-        lost=0,
+        lost=load.lost,
         recover_s=watch.longest_s,
         note=f"{len(load.refused)} changes refused with the reason, reads went on; Linux lets"
         " nobody write there before it is mounted anew, so the daemon was restarted",
@@ -82,7 +82,7 @@ def test_read_only_file_system_that_becomes_writable_again(
         "file system read-only for a while",
         rounds=ROUNDS,
         acknowledged=load.acknowledged,
-        lost=0,
+        lost=load.lost,
         recover_s=watch.longest_s,
         note=f"{len(load.refused)} changes refused with the reason, reads went on; no restart",
     )

@@ -83,7 +83,7 @@ def test_database_of_a_running_daemon_is_refused(
         "second daemon on one database",
         rounds=1,
         acknowledged=load.acknowledged,
-        lost=0,
+        lost=load.lost,
         note=f"refused with exit status {refused.returncode} and the process id of the first",
     )
 
@@ -113,7 +113,7 @@ def test_lock_of_another_program_refuses_start_and_changes(
         "another program locks the database",
         rounds=BUSY_ROUNDS,
         acknowledged=load.acknowledged,
-        lost=0,
+        lost=load.lost,
         recover_s=watch.longest_s,
         note=f"{len(load.refused)} changes refused with the reason, reads went on; no restart;"
         f" a start meanwhile ends with exit status {refused.returncode}",

@@ -216,6 +216,9 @@ class Load:
         writers: How many.
         most: How many entries each of them has at the most.
         metadata: Text that new entries carry.
+
+    Attributes:
+        lost: How much was not as it had been acknowledged, each time that it was compared.
     """
 
     def __init__(
@@ -230,6 +233,7 @@ class Load:
         def own() -> random.Random:
             return random.Random(chance.random())
 
+        self.lost = 0
         self.declarer = Declarer(config, own())
         self.writers = [
             Writer(f"w{number}-", own(), most=most, metadata=metadata) for number in range(writers)
@@ -312,6 +316,7 @@ class Load:
         faults = self.declarer.settle(found, is_served=is_served)
         for writer in self.writers:
             faults += writer.settle(found)
+        self.lost += len(faults)
         return faults
 
 
