@@ -67,11 +67,18 @@ class Client:
         label: Who it is, for the log.
         trust: How near it is.
         digest: Of the token that it gave; empty if it gave none.
+        place: Whose lines in the log are counted together with its own; see `notices.Notices`.
     """
 
     label: str
     trust: Trust = Trust.REMOTE
     digest: bytes = b""
+    place: str = ""
+
+
+def _warn(message: str, *values: object, place: str = "") -> None:
+    """Log each line, wherever it is from."""
+    logger.warning(message, *values)
 
 
 class Access:
@@ -79,7 +86,8 @@ class Access:
 
     Args:
         policy: Who may write without a token.
-        warn: Logs a refusal: message and values, as of `logging.Logger.warning`.
+        warn: Logs a refusal: message and values, as of `logging.Logger.warning`, and the client's
+            *place*.
 
     Attributes:
         policy: As given.
@@ -93,7 +101,7 @@ class Access:
         policy: Policy = Policy.LOCAL,
         *,
         tokens: Mapping[str, bytes] | None = None,
-        warn: Callable[..., None] = logger.warning,
+        warn: Callable[..., None] = _warn,
     ) -> None:
         self.policy = policy
         self.tokens: Mapping[str, bytes] = tokens or {}

@@ -10,7 +10,8 @@ from __future__ import annotations
 import enum
 import ipaddress
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import NamedTuple
 
 import msgspec
@@ -18,10 +19,12 @@ import msgspec
 from plexus_registry.errors import InvalidValue, quote
 
 NAME_MAX_CHARACTERS = 128
-DESCRIPTION_MAX_CHARACTERS = 1024
 NAMESPACE_MAX_CHARACTERS = 256
 VERSION_MAX_CHARACTERS = 128
-METADATA_MAX_CHARACTERS = 16384
+TEXT_MAX_CHARACTERS = 2**20
+"""To what descriptions and metadata can be allowed to grow."""
+ENTRY_REST_BYTES = 4096
+"""More than the other fields take in JSON, each of the largest size, with their keys."""
 PROTOCOLS = ("ws", "wss")
 DEFAULT_PROTOCOL = "ws"
 
@@ -230,8 +233,34 @@ def check_protocol(value: object) -> str:
     return str(value)
 
 
-def check_text(field: str, value: object, max_characters: int) -> str | None:
+class TextLimits(NamedTuple):
+    """How many characters texts may have whose size is a matter of taste."""
+
+    description: int = 1024
+    metadata: int = 16384
+
+    @property
+    def entry_bytes(self) -> int:
+        """How large the JSON of a backend can be whose texts they allow.
+
+        A character takes at most four bytes: those that JSON writes as six are control characters,
+        which are not accepted.
+        """
+        return 4 * (self.description + self.metadata) + ENTRY_REST_BYTES
+
+
+DEFAULT_LIMITS = TextLimits()
+GREATEST_LIMITS = TextLimits(TEXT_MAX_CHARACTERS, TEXT_MAX_CHARACTERS)
+
+
+def check_text(field: str, value: object, max_characters: int, setting: str = "") -> str | None:
     """Return *value* if it is fit for a text field; the empty text and None both give None.
+
+    Args:
+        field: Its name, on the wire.
+        value: What was given.
+        max_characters: How long it may be.
+        setting: What sets that, if anything does.
 
     Raises:
         InvalidValue: If it is no string, too long, or holds control characters other than tab
@@ -241,13 +270,15 @@ def check_text(field: str, value: object, max_characters: int) -> str | None:
         return None
     if not isinstance(value, str) or len(value) > max_characters or _CONTROL.search(value):
         accepted = f"text of at most {max_characters} characters without control characters"
+        if setting:
+            accepted += f" (setting {setting})"
         raise InvalidValue(field, value, accepted)
     return value
 
 
-def check_description(value: object) -> str | None:
+def check_description(value: object, limits: TextLimits = DEFAULT_LIMITS) -> str | None:
     """Return the description, None if empty. See `check_text`."""
-    return check_text("description", value, DESCRIPTION_MAX_CHARACTERS)
+    return check_text("description", value, limits.description, "max_description_size")
 
 
 def check_namespace(value: object) -> str | None:
@@ -260,21 +291,21 @@ def check_version(value: object) -> str | None:
     return check_text("version", value, VERSION_MAX_CHARACTERS)
 
 
-def check_metadata(value: object) -> str | None:
+def check_metadata(value: object, limits: TextLimits = DEFAULT_LIMITS) -> str | None:
     """Return metadata as it is stored: text stays, anything else becomes its JSON text.
 
     Raises:
-        InvalidValue: If the text is longer than 16384 characters or holds control characters, or
-            the value has no JSON text (it is nested too deep).
+        InvalidValue: If the text is longer than *limits* say or holds control characters, or the
+            value has no JSON text (it is nested too deep).
     """
     text = value
     if value is not None and not isinstance(value, str):
         try:
             text = msgspec.json.encode(value).decode()
         except (TypeError, ValueError, RecursionError):
-            accepted = f"text or a JSON value of at most {METADATA_MAX_CHARACTERS} characters"
+            accepted = f"text or a JSON value of at most {limits.metadata} characters"
             raise InvalidValue("metadata", value, accepted) from None
-    return check_text("metadata", text, METADATA_MAX_CHARACTERS)
+    return check_text("metadata", text, limits.metadata, "max_metadata_size")
 
 
 def parse_url(text: str) -> Address:
@@ -304,7 +335,7 @@ def parse_declaration(text: str) -> Declaration:
     return Declaration(name=check_name(name), host=host, port=port, protocol=protocol)
 
 
-DECLARED_FIELDS = {
+DECLARED_FIELDS: dict[str, Callable[[object], object]] = {
     "name": check_name,
     "host": check_host,
     "port": check_port,
@@ -324,7 +355,9 @@ class FieldFault(NamedTuple):
     message: str
 
 
-def check_declaration(table: Mapping[str, object]) -> tuple[Declaration | None, list[FieldFault]]:
+def check_declaration(
+    table: Mapping[str, object], limits: TextLimits = DEFAULT_LIMITS
+) -> tuple[Declaration | None, list[FieldFault]]:
     """Validate one ``[[backend]]`` table, whole: every fault is reported, not only the first.
 
     Returns:
@@ -336,7 +369,8 @@ def check_declaration(table: Mapping[str, object]) -> tuple[Declaration | None, 
         for key in table
         if key not in DECLARED_FIELDS
     ]
-    for field, check in DECLARED_FIELDS.items():
+    checks = DECLARED_FIELDS | {"description": partial(check_description, limits=limits)}
+    for field, check in checks.items():
         if field in table:
             try:
                 fields[field] = check(table[field])

@@ -7,17 +7,22 @@ is on disk already; `Overlay` shows it with changes that are not.
 
 from __future__ import annotations
 
+import sys
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from itertools import islice
 from typing import Protocol
 
 import msgspec
 
 from plexus_registry.backend import Backend, Change, Put, Remove, Source
-from plexus_registry.errors import InvalidValue
+from plexus_registry.errors import AnswerTooLarge, InvalidValue
 
 _encode = msgspec.json.Encoder().encode
+
+CHECKED_AT_ONCE = 16
+"""How many entries of a listing are encoded before their size is looked at."""
 
 
 class View(Protocol):
@@ -52,6 +57,9 @@ class Catalog:
 
     An entry keeps its place when it is replaced; one that was removed and comes back is new. The
     place, not the clock, decides the order of a listing: a clock that steps cannot change it.
+
+    Attributes:
+        revision: Another number after every change, also of times alone.
     """
 
     def __init__(self, backends: Iterable[Backend] = ()) -> None:
@@ -59,6 +67,9 @@ class Catalog:
         # 3.3.7): it is the order. What is derived from it is dropped at every change.
         self._entries: dict[str, _Entry] = {}
         self._next_position = 0
+        self.revision = 0
+        self._active: Counter[Source] = Counter()
+        self._inactive: Counter[Source] = Counter()
         self._newest_first: list[_Entry] | None = None
         self._listings: dict[bool, bytes] = {}
         self.apply(map(Put, backends))
@@ -82,21 +93,30 @@ class Catalog:
     def apply(self, changes: Iterable[Change]) -> None:
         """Make the changes visible, in their order."""
         for change in changes:
+            held = self._entries.get(change.name)
+            if held:
+                self._counts_with(held.backend)[held.backend.source] -= 1
             if isinstance(change, Remove):
                 self._entries.pop(change.name, None)
                 continue
-            held = self._entries.get(change.name)
+            self._counts_with(change.backend)[change.backend.source] += 1
             if held:
                 position = held.position
             else:
                 position = self._next_position
                 self._next_position += 1
             self._entries[change.name] = _Entry(change.backend, position)
+        self.revision += 1
         self._newest_first = None
         self._listings.clear()
 
     def list_json(
-        self, *, active_only: bool = True, limit: int | None = None, after: str | None = None
+        self,
+        *,
+        active_only: bool = True,
+        limit: int | None = None,
+        after: str | None = None,
+        max_bytes: int = sys.maxsize,
     ) -> bytes:
         """Return entries as a JSON array, the newest insertion first.
 
@@ -104,14 +124,19 @@ class Catalog:
             active_only: Leave out entries that were deregistered.
             limit: How many at the most; None for all.
             after: Begin behind the entry of this name, wherever it is in the order.
+            max_bytes: How large the array may be. No more than that is encoded and put together,
+                for all other clients wait meanwhile. A single entry is given whatever its size, or
+                nobody could get to those behind it.
 
         Raises:
             InvalidValue: If there is no entry named *after*.
+            AnswerTooLarge: If it would be larger than *max_bytes*.
         """
         if limit is None and after is None:
             listing = self._listings.get(active_only)
             if listing is None:
-                listing = self._listings[active_only] = _join(self._select(active_only, 0, None))
+                entries = self._select(active_only, 0, None)
+                listing = self._listings[active_only] = _join(entries, max_bytes)
             return listing
         start = 0
         if after is not None:
@@ -121,11 +146,24 @@ class Catalog:
             start = bisect_right(
                 self._ordered(), -entry.position, key=lambda entry: -entry.position
             )
-        return _join(self._select(active_only, start, limit))
+        return _join(self._select(active_only, start, limit), max_bytes)
 
-    def count_by_source(self) -> dict[Source, int]:
-        """Count entries by source."""
-        return Counter(backend.source for backend in self)
+    def count_by_source(self, *, active: bool | None = None) -> Counter[Source]:
+        """Return how many entries there are of each source; the time it takes does not grow.
+
+        Args:
+            active: Count active ones only, or inactive ones only; None for all.
+        """
+        if active is None:
+            return self._active + self._inactive
+        return +(self._active if active else self._inactive)
+
+    def count_active(self) -> int:
+        """Return how many entries are active."""
+        return self._active.total()
+
+    def _counts_with(self, backend: Backend) -> Counter[Source]:
+        return self._active if backend.is_active else self._inactive
 
     def _ordered(self) -> list[_Entry]:
         if self._newest_first is None:
@@ -144,8 +182,15 @@ class Catalog:
                 yield entry
 
 
-def _join(entries: Iterable[_Entry]) -> bytes:
-    return b"[%b]" % b",".join([entry.json for entry in entries])
+def _join(entries: Iterator[_Entry], max_bytes: int) -> bytes:
+    parts: list[bytes] = []
+    left = max_bytes - len(b"[]")
+    while some := [entry.json for entry in islice(entries, CHECKED_AT_ONCE)]:
+        left -= sum(map(len, some)) + len(some)
+        if left < 0 and len(parts) + len(some) > 1:
+            raise AnswerTooLarge(max_bytes)
+        parts += some
+    return b"[%b]" % b",".join(parts)
 
 
 class Overlay:

@@ -5,11 +5,16 @@
 
     PlexusRegistryError
     ├── InvalidValue          a field holds something that is not accepted
+    ├── AnswerTooLarge        what was asked for is more than is given at once
     ├── ConfigError           files or settings have faults; nothing was applied
+    │   └── AccessFault       it is the tokens or the certificate
+    ├── NotWritten            a file cannot be written
     ├── ListenError           an address cannot be listened on
     ├── AlreadyRunning        another daemon holds the PID file
     ├── Unreachable           a registry cannot be talked to
+    │   └── OutcomeUnknown    a change was sent, and its answer did not come
     ├── Refused               a registry refused what was asked
+    │   └── BackendNotFound   it knows no backend of that name
     └── StoreError            the store cannot do what was asked
         ├── StoreUnavailable  the machine's fault: full, read-only, I/O error
         ├── StoreRejected     this one change cannot be written, others can
@@ -85,6 +90,16 @@ class InvalidValue(PlexusRegistryError):
         self.accepted = accepted
 
 
+class AnswerTooLarge(PlexusRegistryError):
+    """What was asked for is more than is given at once."""
+
+    def __init__(self, max_bytes: int) -> None:
+        super().__init__(
+            f"that takes more than {max_bytes} bytes (max_answer_size), ask for fewer at a time"
+            " by limit and after"
+        )
+
+
 @dataclass(frozen=True, slots=True, order=True)
 class Fault:
     """One fault in a file or a setting.
@@ -117,6 +132,17 @@ class ConfigError(PlexusRegistryError):
         self.faults = faults
 
 
+class AccessFault(ConfigError):
+    """The file of tokens, or certificate and key, has faults."""
+
+
+class NotWritten(PlexusRegistryError):
+    """A file cannot be written, for the disk is full or it is not permitted."""
+
+    def __init__(self, path: object, reason: str | None) -> None:
+        super().__init__(f"{path}: cannot be written: {reason}")
+
+
 class ListenError(PlexusRegistryError):
     """An address cannot be listened on: taken, not ours, or not permitted."""
 
@@ -126,14 +152,29 @@ class AlreadyRunning(PlexusRegistryError):
 
 
 class Unreachable(PlexusRegistryError):
-    """A registry cannot be talked to, or its answer did not come."""
+    """A registry cannot be talked to, or its answer did not come.
+
+    Attributes:
+        url: Where it was expected.
+        reason: Why it does not answer, without the URL.
+    """
 
     def __init__(self, url: str, reason: str) -> None:
         super().__init__(f"no registry answers at {url}: {reason}")
+        self.url = url
+        self.reason = reason
+
+
+class OutcomeUnknown(Unreachable):
+    """A change was sent, and its answer did not come: it may be applied, or may yet be."""
 
 
 class Refused(PlexusRegistryError):
     """A registry refused what was asked, in its own words."""
+
+
+class BackendNotFound(Refused):
+    """A registry knows no backend of the name that was asked for."""
 
 
 class StoreError(PlexusRegistryError):

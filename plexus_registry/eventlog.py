@@ -36,6 +36,8 @@ from plexus_registry.store.port import Salvage
 
 logger = logging.getLogger(__name__)
 
+AT_START = "start"
+"""The peer of what belongs to the start: it fails, and says why, where something is wrong."""
 LOGGED_FAULTS_MAX = 20
 LOGGED_DECLARATIONS_MAX = 100
 CHANGES_BURST: Final = 4000
@@ -53,12 +55,21 @@ class Diary:
 
     Args:
         clock: Returns the time in seconds.
+
+    Attributes:
+        failures: Bounds the lines about failures, which whoever asks again can cause again.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         allow = partial(Allowance, logger, clock=clock)
+        self.failures = Notices(logger, burst=SAME_FAILURES_MAX, clock=clock)
         self._changes = allow("changes", burst=CHANGES_BURST, per_s=CHANGES_PER_S)
         self._reloads = allow("reloads", burst=RELOADS_BURST, per_s=RELOADS_PER_S)
+
+    def tell_left_out(self) -> None:
+        """Log how much was left out and not told of yet, for nothing more comes."""
+        for bounded in (self._changes, self._reloads, self.failures):
+            bounded.tell_left_out()
 
     def log_decision(self, decision: Decision, peer: str, declared: Collection[str]) -> None:
         """Log what a request came to.
@@ -183,18 +194,13 @@ def _log_end(message_id: str, verb: str, name: str, peer: str, more: str | bool 
     )
 
 
-def failure_notices() -> Notices:
-    """Return what bounds the lines about failures, which whoever asks again can cause again."""
-    return Notices(logger, burst=SAME_FAILURES_MAX)
-
-
 def log_reload_failed(reason: Exception | str, *, peer: str, notices: Notices) -> None:
     """Log why a reload failed: each fault on a line of its own, bounded.
 
     Args:
         reason: What was raised, or an event's message.
         peer: Who asked.
-        notices: From `failure_notices`.
+        notices: `Diary.failures`.
     """
     extra = fields(messages.RELOAD_FAILED, peer=peer)
     message = "config reload failed, keeping previous"
@@ -211,8 +217,19 @@ def log_reload_failed(reason: Exception | str, *, peer: str, notices: Notices) -
         notices.log(logging.ERROR, f"{message}: %d more faults", unseen, extra=extra)
 
 
+def log_mended(*, peer: str) -> None:
+    """Log that what made the last reload fail is mended, and that it declares nothing new."""
+    logger.info(
+        "configuration is sound again, declared backends are as before peer=%s",
+        word(peer),
+        extra=fields(messages.RELOADED, peer=peer),
+    )
+
+
 def log_full(request: Request, refusal: LimitReached, *, peer: str, notices: Notices) -> None:
     """Log that there is no room for what a request would enter."""
+    if isinstance(request, Declare) and peer == AT_START:
+        return
     if isinstance(request, Declare):
         log_reload_failed(refusal.message, peer=peer, notices=notices)
     else:
@@ -220,7 +237,7 @@ def log_full(request: Request, refusal: LimitReached, *, peer: str, notices: Not
 
 
 def log_commit_failed(reason: Exception, *, requests: int, notices: Notices) -> None:
-    """Log why a group of requests could not be written; *notices* is from `failure_notices`."""
+    """Log why a group of requests could not be written; *notices* is `Diary.failures`."""
     known = isinstance(reason, StoreError)
     notices.log(
         logging.ERROR,

@@ -12,6 +12,10 @@ PAUSE_S: Final = 10.0
 INTERVAL_S: Final = 60.0
 KINDS_MAX: Final = 256
 """How many kinds are remembered; past it the one that was logged first is forgotten."""
+PLACES_BURST: Final = 60
+PLACES_PER_S: Final = 1
+"""How many lines are told by the place of their clients: in `INTERVAL_S` far fewer than
+`KINDS_MAX`, so that whoever has many networks does not have others forgotten."""
 
 
 class Allowance:
@@ -54,12 +58,16 @@ class Allowance:
         if self._left < (max(1.0, self._per_s * PAUSE_S) if self._unsaid else 1.0):
             self._unsaid += 1
             return False
-        if self._unsaid:
-            message = "too many %s to log each of them, left out=%d"
-            self._logger.warning(message, self._what, self._unsaid, stacklevel=2)
-            self._unsaid = 0
+        self.tell_left_out()
         self._left -= 1
         return True
+
+    def tell_left_out(self) -> None:
+        """Log how many were left out and not told of yet."""
+        if self._unsaid:
+            message = "too many %s to log each of them, left out=%d"
+            self._logger.warning(message, self._what, self._unsaid, stacklevel=3)
+            self._unsaid = 0
 
 
 class Notices:
@@ -82,16 +90,21 @@ class Notices:
         self._burst = burst
         self._clock = clock
         # Since when, how often since then, and how often of that it was kept back.
-        self._kinds: dict[str, tuple[float, int, int]] = {}
+        self._kinds: dict[tuple[str, str], tuple[float, int, int]] = {}
+        self._places = Allowance(
+            logger, "lines on clients", burst=PLACES_BURST, per_s=PLACES_PER_S, clock=clock
+        )
 
-    def warning(self, message: str, *values: object) -> None:
+    def warning(self, message: str, *values: object, place: str = "") -> None:
         """Log at level WARNING, unless enough lines of this kind were logged just before.
 
         Args:
             message: Constant, with ``%`` for *values*; it is the kind.
             values: What is different each time.
+            place: Where the client is: each place has a kind of its own, so that one does not
+                hide another. There are limits on all of them together.
         """
-        self._say(logging.WARNING, message, values, message, {})
+        self._say(logging.WARNING, message, values, (message, place), {})
 
     def log(
         self,
@@ -112,10 +125,31 @@ class Notices:
             exc_info: As for `logging.Logger.log`.
             extra: As for `logging.Logger.log`.
         """
-        self._say(level, message, values, kind or message, {"exc_info": exc_info, "extra": extra})
+        more = {"exc_info": exc_info, "extra": extra}
+        self._say(level, message, values, (kind or message, ""), more)
+
+    def tell_left_out(self) -> None:
+        """Log what was kept back and not told of yet, for nothing more comes."""
+        for kind, (_, _, unsaid) in self._kinds.items():
+            self._tell_left_out(kind, unsaid)
+        self._kinds.clear()
+        self._places.tell_left_out()
+
+    def _tell_left_out(self, kind: tuple[str, str], unsaid: int) -> None:
+        if unsaid:
+            start = kind[0].partition("=")[0].partition("%")[0]
+            what = (start.rpartition(" ")[0] if start != kind[0] else "") or kind[0]
+            place = f" place={kind[1]}" if kind[1] else ""
+            message = "as before, and not logged each time: %s times=%d%s"
+            self._logger.warning(message, what, unsaid, place, stacklevel=4)
 
     def _say(
-        self, level: int, message: str, values: tuple[object, ...], kind: str, more: dict[str, Any]
+        self,
+        level: int,
+        message: str,
+        values: tuple[object, ...],
+        kind: tuple[str, str],
+        more: dict[str, Any],
     ) -> None:
         now = self._clock()
         since, count, unsaid = self._kinds.get(kind, (now, 0, 0))
@@ -124,10 +158,13 @@ class Notices:
         if count >= self._burst:
             self._kinds[kind] = (since, count, unsaid + 1)
             return
+        if kind[1] and not self._places.take():
+            return
         self._kinds.pop(kind, None)
         self._kinds[kind] = (since, count + 1, 0)
         if len(self._kinds) > KINDS_MAX:
-            del self._kinds[next(iter(self._kinds))]
+            first = next(iter(self._kinds))
+            self._tell_left_out(first, self._kinds.pop(first)[2])
         if unsaid:
             message, values = f"{message} (and %d times more before)", (*values, unsaid)
         self._logger.log(level, message, *values, stacklevel=3, **more)

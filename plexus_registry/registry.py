@@ -20,20 +20,19 @@ from dataclasses import dataclass
 from functools import partial
 from typing import ParamSpec, Protocol, TypeVar
 
-from plexus_registry.backend import Change, Source
+from plexus_registry.backend import DEFAULT_LIMITS, Change, Source, TextLimits
 from plexus_registry.catalog import Catalog, Overlay
-from plexus_registry.errors import ConfigError, StoreDamaged, StoreError, StoreRejected
+from plexus_registry.errors import StoreDamaged, StoreError, StoreRejected
 from plexus_registry.eventlog import (
     Diary,
-    failure_notices,
     log_commit_failed,
     log_file_missing,
     log_full,
-    log_reload_failed,
     log_salvage,
 )
 from plexus_registry.gathering import Gathering, Later
 from plexus_registry.ids import uuid7
+from plexus_registry.reloads import ReloadReport, Reloads, Standing
 from plexus_registry.rules import (
     FAILED,
     Decision,
@@ -43,17 +42,17 @@ from plexus_registry.rules import (
     LimitReached,
     Reloaded,
     Request,
+    Terms,
     decide,
 )
 from plexus_registry.store.port import Salvage, Store
+from plexus_registry.tally import Tally
 
 logger = logging.getLogger(__name__)
 
 GROUP_MAX_REQUESTS = 1024
 """How many requests share one commit; bounds how long deciding them keeps the event loop."""
-
 DEFAULT_MAX_ENTRIES = 100_000
-
 OURSELVES = "registry"
 """The peer of what the registry does without being asked."""
 
@@ -63,11 +62,11 @@ P = ParamSpec("P")
 Reply = Callable[[Event], None]
 """Takes the event of a request, once, in the thread of the registry."""
 
-Declarations = Callable[[bool], Declare | None]
+Declarations = Callable[[bool], Declare | Standing | None]
 """Reads what is declared; blocks. The argument tells whether somebody asked for it explicitly.
 
-Returns None if nothing changed since the last time (only when not asked explicitly). Raises
-`ConfigError`.
+Returns None if nothing changed since the last time, or what is wrong nevertheless (only when not
+asked explicitly). Raises `ConfigError`.
 """
 
 
@@ -76,19 +75,6 @@ class Offload(Protocol):
 
     def __call__(self, job: Callable[[], T], done: Callable[[T | Exception], None]) -> None:
         """Run *job*, then call *done* with what it returned or raised, in the caller's thread."""
-
-
-@dataclass(frozen=True, slots=True)
-class ReloadReport:
-    """How the last reload went.
-
-    Attributes:
-        at: Unix seconds.
-        event: `Reloaded`, or `Failed` with the reason.
-    """
-
-    at: int
-    event: Event
 
 
 @dataclass(slots=True)
@@ -109,12 +95,13 @@ class Registry:
         declarations: Reads what is declared.
         later: Lets a commit wait for requests that would share it; None for no such waits.
         max_entries: How many entries there may be. Those that are there already may stay.
+        limits: How long new texts may be.
         clock: Unix seconds, possibly with a fraction.
         new_id: Makes the id of a new entry, a UUID.
 
     Attributes:
         catalog: The entries as they are on disk.
-        last_reload: None before the first.
+        tally: What was done since the start.
         on_reload: Called when reading begins.
         on_reloaded: Called with its event when a reload is over, before it is answered.
     """
@@ -129,23 +116,24 @@ class Registry:
         declarations: Declarations,
         later: Later | None = None,
         max_entries: int = DEFAULT_MAX_ENTRIES,
+        limits: TextLimits = DEFAULT_LIMITS,
         clock: Callable[[], float] = time.time,
         new_id: Callable[[], str] = uuid7,
     ) -> None:
         self.catalog = catalog
-        self.last_reload: ReloadReport | None = None
         self.on_reload: Callable[[], None] = _nothing
         self.on_reloaded: Reply = _ignore
-        self.commits = 0
-        self.committed_requests = 0
+        self.tally = Tally()
         self._store = store
         self._offload_commit = commits
         self._offload_read = reads
         self._declarations = declarations
         self._gathering = Gathering(later, self._work)
         self._max_entries = max_entries
-        self._notices = failure_notices()
+        self._limits = limits
         self._diary = Diary()
+        self._notices = self._diary.failures
+        self._past_reloads = Reloads(self.tally, self._notices, self.now)
         self._clock = clock
         self._new_id = new_id
         self._queue: deque[_Submission] = deque()
@@ -157,6 +145,11 @@ class Registry:
         self._reloads: list[tuple[Reply, bool, str]] = []
         self._declared: frozenset[str] = frozenset()
         self._on_idle: Callable[[], None] | None = None
+
+    @property
+    def last_reload(self) -> ReloadReport | None:
+        """How the last reload went; None before the first."""
+        return self._past_reloads.last
 
     def now(self) -> int:
         """Return the time that goes into answers, in Unix seconds."""
@@ -253,7 +246,7 @@ class Registry:
 
     def _decide(self, overlay: Overlay, request: Request) -> Decision:
         try:
-            return decide(overlay, request, now=self.now(), new_id=self._new_id)
+            return decide(overlay, request, Terms(self.now(), self._new_id, self._limits))
         except Exception:  # one request's fault must not become its neighbours'
             logger.exception("rule failed request=%s", type(request).__name__)
             return Decision(Failed(f"{FAILED[type(request)]}: internal error, see the log"))
@@ -276,8 +269,7 @@ class Registry:
     ) -> None:
         if outcome is None:
             took_s, waiting = time.monotonic() - began, len(self._queue)
-            self.commits += 1
-            self.committed_requests += len(group)
+            self.tally.count_commit(len(group))
             self._is_rebuilt = False
             self.catalog.apply(changes)
             self._answer(group)
@@ -324,6 +316,8 @@ class Registry:
     def _refuse(self, group: list[_Submission], reason: Exception) -> None:
         log_commit_failed(reason, requests=len(group), notices=self._notices)
         text = str(reason) if isinstance(reason, StoreError) else "internal error, see the log"
+        is_stores = not isinstance(reason, StoreRejected)
+        self.tally.count_failure(text, at=self.now(), is_stores=is_stores)
         # What changes nothing was decided on its neighbours' changes, which did not come to be.
         again = [submission for submission in group if not _changes(submission)]
         self._queue.extendleft(reversed(again))
@@ -344,17 +338,15 @@ class Registry:
                 _call(reply, event)
 
         def report(event: Event) -> None:
-            self.last_reload = ReloadReport(self.now(), event)
+            self._past_reloads.report(event)
             answer(event)
 
-        def read(outcome: Declare | Exception | None) -> None:
+        def read(outcome: Declare | Standing | Exception | None) -> None:
+            past = self._past_reloads
             if isinstance(outcome, Exception):
-                log_reload_failed(outcome, peer=peers, notices=self._notices)
-                reason = (
-                    outcome if isinstance(outcome, ConfigError) else "internal error, see the log"
-                )
-                report(Failed(f"Failed to parse TOML config: {reason}"))
-            elif outcome is None:
+                answer(past.refuse(outcome, peer=peers))
+            elif outcome is None or isinstance(outcome, Standing):
+                past.note_nothing_new(outcome, declared=len(self._declared), peer=peers)
                 answer(Reloaded(count=0, updated=0, removed=0, unchanged=0))
             else:
                 self.follow(outcome, report, peer=peers)
@@ -372,6 +364,7 @@ class Registry:
         is_busy = self._working or self._committing or self._reading
         if self._on_idle and not is_busy:
             on_idle, self._on_idle = self._on_idle, None
+            self._diary.tell_left_out()
             on_idle()
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -164,29 +164,27 @@ class Decision:
 
 # --- rules --------------------------------------------------------------------------------------
 
-NewId = Callable[[], str]
+
+class Terms(NamedTuple):
+    """Unix seconds, what makes the id of a new entry (a UUID), and how long texts may be."""
+
+    now: int
+    new_id: Callable[[], str]
+    limits: fields.TextLimits = fields.DEFAULT_LIMITS
 
 
-def decide(view: View, request: Request, *, now: int, new_id: NewId) -> Decision:
-    """Decide what *request* means for the entries in *view*.
-
-    Args:
-        view: The entries as they will be when the request's turn comes.
-        request: One of the request types of this module.
-        now: Unix seconds.
-        new_id: Makes the id of an entry that did not exist (a UUID).
-    """
-    rule: Callable[[View, Any, int, NewId], Decision] = _RULES[type(request)]
-    return rule(view, request, now, new_id)
+def decide(view: View, request: Request, at: Terms) -> Decision:
+    """Decide what *request* means for the entries in *view* as they will be in its turn."""
+    return _RULES[type(request)](view, request, at)
 
 
 def _not_found(name: str) -> str:
     return f"Backend not found: {word(name)}"
 
 
-def _new_entry(declaration: Declaration, source: Source, now: int, new_id: NewId) -> Backend:
+def _new_entry(declaration: Declaration, source: Source, at: Terms) -> Backend:
     return Backend(
-        id=new_id(),
+        id=at.new_id(),
         name=declaration.name,
         host=declaration.host,
         port=declaration.port,
@@ -195,13 +193,13 @@ def _new_entry(declaration: Declaration, source: Source, now: int, new_id: NewId
         namespace=declaration.namespace,
         source=source,
         is_active=True,
-        registered_at=now,
-        created_at=now,
-        updated_at=now,
+        registered_at=at.now,
+        created_at=at.now,
+        updated_at=at.now,
     )
 
 
-def _register(view: View, request: Register, now: int, new_id: NewId) -> Decision:
+def _register(view: View, request: Register, at: Terms) -> Decision:
     try:
         name = fields.check_name(request.name)
         address = Address(
@@ -212,32 +210,32 @@ def _register(view: View, request: Register, now: int, new_id: NewId) -> Decisio
             ),
         )
         given: dict[str, Any] = {
-            "description": fields.check_description(request.description),
+            "description": fields.check_description(request.description, at.limits),
             "namespace": fields.check_namespace(request.namespace),
             "version": _if_accepted(fields.check_version, request.version),
-            "metadata": _if_accepted(fields.check_metadata, request.metadata),
+            "metadata": _if_accepted(fields.check_metadata, request.metadata, at.limits),
         }
     except InvalidValue as fault:
         return Decision(Failed(f"Failed to register backend: {fault}"))
     held = view.get(name)
     if held is None:
         entry = Backend(
-            id=new_id(),
+            id=at.new_id(),
             name=name,
             host=address.host,
             port=address.port,
             protocol=address.protocol,
             source=request.source,
             is_active=True,
-            registered_at=now,
-            created_at=now,
-            updated_at=now,
+            registered_at=at.now,
+            created_at=at.now,
+            updated_at=at.now,
             **given,
         )
     elif held.source.rank > request.source.rank:
         # A hub announces itself under a name that somebody set on purpose: the entry stands, and
         # the announcement counts as a sign of life.
-        entry = _replace(held, is_active=True, last_seen=now)
+        entry = _replace(held, is_active=True, last_seen=at.now)
     elif held.source is Source.MANUAL and held.address != address:
         return Decision(
             Failed(
@@ -252,19 +250,19 @@ def _register(view: View, request: Register, now: int, new_id: NewId) -> Decisio
             **{field: value for field, value in given.items() if value is not None},
             source=request.source,
             is_active=True,
-            last_seen=now,
-            updated_at=now,
+            last_seen=at.now,
+            updated_at=at.now,
         )
     return Decision(BackendRegistered(entry), (Put(entry),), is_refresh=_says_the_same(held, entry))
 
 
-def _if_accepted(check: Callable[[object], str | None], value: object) -> str | None:
+def _if_accepted(check: Callable[..., str | None], value: object, *limits: Any) -> str | None:
     """Return what is stored of an extra that hubs send: nothing if it is not fit to be.
 
     Such extras never fail a registration (wire protocol, C40); the answer shows what was taken.
     """
     try:
-        return check(value)
+        return check(value, *limits)
     except InvalidValue:
         return None
 
@@ -275,7 +273,7 @@ def _says_the_same(held: Backend | None, entry: Backend) -> bool:
     )
 
 
-def _update(view: View, request: Update, now: int, new_id: NewId) -> Decision:
+def _update(view: View, request: Update, at: Terms) -> Decision:
     held = view.get(request.name)
     if held is None:
         return Decision(Failed(_not_found(request.name)))
@@ -288,39 +286,39 @@ def _update(view: View, request: Update, now: int, new_id: NewId) -> Decision:
         if request.protocol is not None:
             changed["protocol"] = fields.check_protocol(request.protocol)
         if request.description is not None:
-            changed["description"] = fields.check_description(request.description)
+            changed["description"] = fields.check_description(request.description, at.limits)
         if request.namespace is not None:
             changed["namespace"] = fields.check_namespace(request.namespace)
     except InvalidValue as fault:
         return Decision(Failed(f"Failed to update backend: {fault}"))
-    entry = _replace(held, **changed, source=Source.MANUAL, updated_at=now)
+    entry = _replace(held, **changed, source=Source.MANUAL, updated_at=at.now)
     return Decision(BackendUpdated(entry), (Put(entry),), is_refresh=_says_the_same(held, entry))
 
 
-def _delete(view: View, request: Delete, now: int, new_id: NewId) -> Decision:
+def _delete(view: View, request: Delete, at: Terms) -> Decision:
     if view.get(request.name) is None:
         return Decision(Failed(_not_found(request.name)))
     return Decision(BackendDeleted(request.name), (Remove(request.name),))
 
 
-def _ping(view: View, request: Ping, now: int, new_id: NewId) -> Decision:
+def _ping(view: View, request: Ping, at: Terms) -> Decision:
     held = view.get(request.name)
     if held is None:
         return Decision(Pinged(request.name, False, _not_found(request.name)))
-    entry = _replace(held, last_seen=now, is_active=True)
+    entry = _replace(held, last_seen=at.now, is_active=True)
     event = Pinged(entry.name, True, "Backend health check updated")
     return Decision(event, (Put(entry),), is_refresh=held.is_active)
 
 
-def _deregister(view: View, request: Deregister, now: int, new_id: NewId) -> Decision:
+def _deregister(view: View, request: Deregister, at: Terms) -> Decision:
     held = view.get(request.name)
     if held is None:
         return Decision(Failed(_not_found(request.name)))
-    changes = (Put(_replace(held, is_active=False, updated_at=now)),) if held.is_active else ()
+    changes = (Put(_replace(held, is_active=False, updated_at=at.now)),) if held.is_active else ()
     return Decision(BackendDeregistered(request.name), changes)
 
 
-def _declare(view: View, request: Declare, now: int, new_id: NewId) -> Decision:
+def _declare(view: View, request: Declare, at: Terms) -> Decision:
     declared = {name: (Source.FILE, entry) for name, entry in (request.file or {}).items()}
     declared |= {name: (Source.ENV, entry) for name, entry in request.env.items()}
     changes: list[Change] = []
@@ -330,7 +328,7 @@ def _declare(view: View, request: Declare, now: int, new_id: NewId) -> Decision:
         held = view.get(name)
         if held is None:
             added.add(name)
-            changes.append(Put(_new_entry(declaration, source, now, new_id)))
+            changes.append(Put(_new_entry(declaration, source, at)))
             continue
         if held.source is Source.MANUAL:
             unchanged += 1
@@ -338,7 +336,7 @@ def _declare(view: View, request: Declare, now: int, new_id: NewId) -> Decision:
             unchanged += 1
         else:
             updated += 1
-            changes.append(Put(_declared_entry(held, declaration, source, now)))
+            changes.append(Put(_declared_entry(held, declaration, source, at.now)))
     follows = {Source.ENV} if request.file is None else {Source.ENV, Source.FILE}
     undeclared = [held for held in _entries_of(view, follows) if held.name not in declared]
     removals = [Remove(held.name) for held in undeclared if _may_go(held, request.removable)]
@@ -369,16 +367,16 @@ def _entries_of(view: View, sources: set[Source]) -> Iterable[Backend]:
     return (held for held in view if held.source in sources)
 
 
-def _auto_register(view: View, request: AutoRegister, now: int, new_id: NewId) -> Decision:
+def _auto_register(view: View, request: AutoRegister, at: Terms) -> Decision:
     held = view.get(request.declaration.name)
     if held is not None:
         return Decision(BackendRegistered(held))
-    entry = _new_entry(request.declaration, Source.AUTO, now, new_id)
+    entry = _new_entry(request.declaration, Source.AUTO, at)
     return Decision(BackendRegistered(entry), (Put(entry),))
 
 
 _replace = msgspec.structs.replace
-_RULES: dict[type, Callable[[View, Any, int, NewId], Decision]] = {
+_RULES: dict[type, Callable[[View, Any, Terms], Decision]] = {
     Register: _register,
     Update: _update,
     Delete: _delete,

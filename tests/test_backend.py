@@ -243,9 +243,9 @@ def test_text_with_a_control_character_is_refused(field: str, flaw: str) -> None
     check, limit = TEXTS[field]
     fault = refusal(check, f"text{flaw}")
     assert fault.field == field
-    assert str(fault).endswith(
-        f"expected text of at most {limit} characters without control characters"
-    )
+    said = f"expected text of at most {limit} characters without control characters"
+    setting = {name: f" (setting max_{name}_size)" for name in ("description", "metadata")}
+    assert str(fault).endswith(said + setting.get(field, ""))
 
 
 @pytest.mark.parametrize("field", TEXTS)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable
 
 import pytest
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 
 from plexus_registry.backend import Change, Put, Remove, Source
 from plexus_registry.catalog import Catalog, Overlay
-from plexus_registry.errors import InvalidValue
+from plexus_registry.errors import AnswerTooLarge, InvalidValue
 from support.memory import MemoryStore, entry
 
 
@@ -30,10 +31,13 @@ NAMES = "abcdef"
 CHANGES = st.lists(
     st.one_of(
         st.builds(
-            lambda name, port, is_active: Put(entry(name, port=port, is_active=is_active)),
+            lambda name, port, is_active, source: Put(
+                entry(name, port=port, is_active=is_active, source=source)
+            ),
             st.sampled_from(NAMES),
             st.integers(1, 65535),
             st.booleans(),
+            st.sampled_from(Source),
         ),
         st.builds(Remove, st.sampled_from(NAMES)),
     ),
@@ -84,6 +88,21 @@ def test_entries_are_counted_by_source() -> None:
     """Sources without entries have no count."""
     catalog = Catalog([entry("a"), entry("b", source=Source.FILE), entry("c", source=Source.FILE)])
     assert catalog.count_by_source() == {Source.MANUAL: 1, Source.FILE: 2}
+
+
+@given(CHANGES)
+def test_counts_are_those_of_the_entries(changes: list[Change]) -> None:
+    """Whatever happened to entries, counts and revision follow."""
+    catalog = Catalog()
+    for change in changes:
+        revision = catalog.revision
+        catalog.apply([change])
+        assert catalog.revision != revision
+        for active in (True, False):
+            expected = Counter(it.source for it in catalog if it.is_active is active)
+            assert catalog.count_by_source(active=active) == expected
+        assert catalog.count_by_source() == Counter(it.source for it in catalog)
+        assert catalog.count_active() == sum(it.is_active for it in catalog)
 
 
 # --- order --------------------------------------------------------------------------------------
@@ -209,6 +228,16 @@ def test_a_change_between_pages_neither_repeats_nor_hides_another_entry() -> Non
     first = names(catalog.list_json(limit=2))
     catalog.apply([Put(entry("e")), Remove("d"), Put(entry("c", is_active=False))])
     assert first + names(catalog.list_json(after=first[-1])) == ["d", "c", "b", "a"]
+
+
+def test_a_single_entry_is_listed_whatever_its_size() -> None:
+    """Nobody could get past it otherwise; two of them are too much."""
+    catalog = catalog_of("a", "b", "c")
+    for after, listed in ((None, ["c"]), ("c", ["b"]), ("b", ["a"])):
+        assert names(catalog.list_json(limit=1, after=after, max_bytes=100)) == listed
+    assert names(catalog.list_json(after="b", max_bytes=100)) == ["a"]
+    with pytest.raises(AnswerTooLarge):
+        catalog.list_json(limit=2, max_bytes=100)
 
 
 # --- changes that are not committed -------------------------------------------------------------

@@ -10,7 +10,15 @@ from collections import Counter
 import pytest
 
 from plexus_registry.backend import Backend, Put, Remove, Source
-from plexus_registry.eventlog import CHANGES_BURST, Diary, log_salvage
+from plexus_registry.errors import StoreUnavailable
+from plexus_registry.eventlog import (
+    CHANGES_BURST,
+    RELOADS_BURST,
+    SAME_FAILURES_MAX,
+    Diary,
+    log_commit_failed,
+    log_salvage,
+)
 from plexus_registry.rules import BackendDeleted, BackendRegistered, Decision, Reloaded
 from plexus_registry.store.port import Salvage
 
@@ -76,6 +84,27 @@ def test_reload_is_told_amid_a_flood_of_changes(caplog: pytest.LogCaptureFixture
     diary.log_decision(DECISIONS[2], "operator", ())
     assert len(caplog.messages) == CHANGES_BURST + 1
     assert caplog.messages[-1].startswith("declared backends applied added=0 updated=0 removed=1")
+
+
+def test_what_was_left_out_is_told_at_the_end(caplog: pytest.LogCaptureFixture) -> None:
+    """Of changes, reloads and failures, each by itself and once."""
+    caplog.set_level(logging.INFO, logger="plexus_registry")
+    diary = Diary(clock=lambda: 0.0)
+    for _ in range(CHANGES_BURST + 1982):
+        diary.log_decision(DECISIONS[0], "hub", ())
+    for _ in range(RELOADS_BURST + 7):
+        diary.log_overruled(["hub"])
+    for _ in range(SAME_FAILURES_MAX + 3):
+        reason = StoreUnavailable("the disk is full")
+        log_commit_failed(reason, requests=1, notices=diary.failures)
+    caplog.clear()
+    for _ in range(2):
+        diary.tell_left_out()
+        assert caplog.messages == [
+            "too many changes to log each of them, left out=1982",
+            "too many reloads to log each of them, left out=7",
+            "as before, and not logged each time: StoreUnavailable times=3",
+        ]
 
 
 def test_lines_below_the_level_use_up_nothing(caplog: pytest.LogCaptureFixture) -> None:

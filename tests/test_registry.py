@@ -12,16 +12,23 @@ import pytest
 
 from plexus_registry.backend import Backend, Declaration, Put, Source
 from plexus_registry.catalog import Catalog
-from plexus_registry.errors import ConfigError, Fault, StoreDamaged, StoreError, StoreRejected
+from plexus_registry.errors import (
+    AccessFault,
+    ConfigError,
+    Fault,
+    StoreDamaged,
+    StoreError,
+    StoreRejected,
+)
 from plexus_registry.eventlog import LOGGED_DECLARATIONS_MAX, LOGGED_FAULTS_MAX, SAME_FAILURES_MAX
 from plexus_registry.gathering import Later
 from plexus_registry.registry import (
     GROUP_MAX_REQUESTS,
     Offload,
     Registry,
-    ReloadReport,
     Reply,
 )
+from plexus_registry.reloads import ReloadReport, Standing
 from plexus_registry.rules import (
     AutoRegister,
     BackendDeleted,
@@ -57,10 +64,10 @@ class Declared:
     """
 
     def __init__(self) -> None:
-        self.found: Declare | Exception | None = None
+        self.found: Declare | Standing | Exception | None = None
         self.asked: list[bool] = []
 
-    def __call__(self, explicit: bool) -> Declare | None:
+    def __call__(self, explicit: bool) -> Declare | Standing | None:
         """Read what is declared."""
         self.asked.append(explicit)
         if isinstance(self.found, Exception):
@@ -192,7 +199,7 @@ def test_requests_during_a_commit_share_the_next(desk: Desk) -> None:
     desk.commits.release()
     assert len(desk.answers) == 51
     assert [[change.name for change in group] for group in desk.store.groups] == [["first"], names]
-    assert (desk.registry.commits, desk.registry.committed_requests) == (2, 51)
+    assert (desk.registry.tally.commits, desk.registry.tally.committed_requests) == (2, 51)
 
 
 def test_a_commit_takes_a_bounded_number_of_requests(desk: Desk) -> None:
@@ -498,7 +505,7 @@ def test_requests_of_replies_to_one_group_share_a_commit(desk: Desk) -> None:
         desk.ask(register(f"n{number}"), reply=lambda event: desk.ask(register("again")))
     desk.run()
     assert [len(group) for group in desk.store.groups] == [1, 3, 1]
-    assert desk.registry.committed_requests == 7
+    assert desk.registry.tally.committed_requests == 7
 
 
 @pytest.mark.parametrize("commits", [None, InlineOffload()], ids=["held", "inline"])
@@ -635,6 +642,64 @@ def test_a_bad_file_changes_nothing(log: pytest.LogCaptureFixture) -> None:
     assert desk.run()[-1] == Reloaded(count=1, updated=0, removed=1, unchanged=0)
 
 
+def test_fault_that_is_not_of_the_declarations_is_not_called_one_of_toml(desk: Desk) -> None:
+    """The Rust program's words are kept for what it means by them."""
+    desk.declared.found = AccessFault([Fault("tokens", 1, "no")])
+    desk.reload()
+    assert desk.run() == [Failed("Failed to reload: tokens:1: no")]
+
+
+def test_fault_that_is_mended_without_anything_new_is_a_reload_that_was_done(
+    log: pytest.LogCaptureFixture,
+) -> None:
+    """What is declared was read before and stays; the report, the count and the log say so."""
+    desk = Desk(entry("dev", source=Source.FILE))
+    desk.registry.follow(declares("dev"), desk.answers.append)
+    desk.declared.found = AccessFault([Fault("tls.key", 0, "no")])
+    desk.reload(explicit=False)
+    desk.run()
+    desk.declared.found = None
+    for _ in range(2):
+        desk.reload(explicit=False)
+    assert desk.run()[-2:] == [NOTHING_NEW] * 2
+    done = Reloaded(count=0, updated=0, removed=0, unchanged=1)
+    assert desk.registry.last_reload == ReloadReport(500, done)
+    assert (desk.registry.tally.reloads, desk.registry.tally.failed_reloads) == (2, 1)
+    assert log.messages[-1] == (
+        "configuration is sound again, declared backends are as before peer=client"
+    )
+
+
+def test_fault_that_is_left_is_told_instead_of_the_one_that_is_mended(
+    desk: Desk, log: pytest.LogCaptureFixture
+) -> None:
+    """Once, however often the files are looked at; with the words for its kind."""
+    desk.declared.found = AccessFault([Fault("tls.key", 0, "no")])
+    desk.reload(explicit=False)
+    desk.run()
+    for found in (Standing(faults(1)), Standing(faults(1)), Standing(None)):
+        desk.declared.found = found
+        desk.reload(explicit=False)
+        desk.run()
+    event = Failed("Failed to parse TOML config: backends.toml:1: no")
+    assert desk.registry.last_reload == ReloadReport(500, event)
+    assert desk.registry.tally.failed_reloads == 2
+    assert log.messages[-1] == "config reload failed, keeping previous: backends.toml:1: no"
+
+
+def test_files_that_are_sound_do_not_mend_a_store(desk: Desk) -> None:
+    """What could not be written is not told to be done because a reading finds nothing new."""
+    desk.declared.found = declares("new")
+    desk.store.fail_next(disk_full())
+    desk.reload()
+    desk.run()
+    desk.declared.found = None
+    desk.reload(explicit=False)
+    desk.run()
+    event = Failed(f"Failed to apply declared backends: {DISK_FULL}")
+    assert desk.registry.last_reload == ReloadReport(500, event)
+
+
 @pytest.mark.parametrize(("count", "rest"), [(20, []), (21, [1]), (500, [480])])
 def test_the_log_of_a_bad_file_is_bounded(
     desk: Desk, log: pytest.LogCaptureFixture, count: int, rest: list[int]
@@ -656,7 +721,7 @@ def test_a_reader_that_breaks_is_an_internal_error(
     """Nothing changes, the log has the traceback, and the next reload works."""
     desk.declared.found = ZeroDivisionError("a secret")
     desk.reload()
-    assert desk.run() == [Failed(f"Failed to parse TOML config: {INTERNAL}")]
+    assert desk.run() == [Failed(f"Failed to reload: {INTERNAL}")]
     assert log.records[-1].exc_info
     desk.declared.found = declares("dev")
     desk.reload()

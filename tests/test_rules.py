@@ -32,6 +32,7 @@ from plexus_registry.rules import (
     Register,
     Reloaded,
     Request,
+    Terms,
     Update,
     decide,
 )
@@ -45,7 +46,7 @@ NOW = 500
 def decided(*held: Backend, request: Request) -> Decision:
     """Decide *request* on the entries *held*, which must not change by it."""
     catalog = Catalog(held)
-    decision = decide(catalog, request, now=NOW, new_id=lambda: "new id")
+    decision = decide(catalog, request, Terms(NOW, lambda: "new id"))
     assert list(catalog) == list(held)
     return decision
 
@@ -635,7 +636,7 @@ class Rules(RuleBasedStateMachine):
     def ask(self, request: Request, expected: Entry) -> None:
         """Decide a request, compare the answer, and apply the changes."""
         before = list(self.catalog)
-        decision = decide(self.catalog, request, now=self.now, new_id=self.new_id)
+        decision = decide(self.catalog, request, Terms(self.now, self.new_id))
         assert list(self.catalog) == before
         event = msgspec.to_builtins(decision.event)
         event.pop("message", None)

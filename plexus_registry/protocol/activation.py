@@ -12,9 +12,11 @@ import msgspec
 from plexus_registry import rules
 from plexus_registry.access import Access, Client
 from plexus_registry.backend import Source
-from plexus_registry.errors import InvalidValue
+from plexus_registry.errors import AnswerTooLarge, InvalidValue
 from plexus_registry.protocol.call import Handler, Reply
+from plexus_registry.protocol.counts import Count, Counts
 from plexus_registry.protocol.methods import REGISTRY_METHODS, Right
+from plexus_registry.protocol.status import StatusReport
 from plexus_registry.registry import Registry
 
 _encode = msgspec.json.Encoder().encode
@@ -26,13 +28,27 @@ class Activation:
     Args:
         registry: What they read and change.
         access: Who may call those that write. Those that read cost nothing for it.
+        status: Tells how the registry is doing.
+        counts: Counts what failed.
+        max_answer_bytes: How large a listing may be.
 
     Attributes:
         handlers: By name, for the table of `methods.REGISTRY_METHODS`.
     """
 
-    def __init__(self, registry: Registry, access: Access) -> None:
+    def __init__(
+        self,
+        registry: Registry,
+        access: Access,
+        status: StatusReport,
+        counts: Counts,
+        *,
+        max_answer_bytes: int,
+    ) -> None:
         self._registry = registry
+        self._max_answer_bytes = max_answer_bytes
+        self._counts = counts
+        self._status = status
         handlers: dict[str, Handler] = {
             "register": self._register,
             "list": self._list,
@@ -42,10 +58,13 @@ class Activation:
             "ping": partial(self._submit_named, rules.Ping),
             "deregister": partial(self._submit_named, rules.Deregister),
             "reload": self._reload,
+            "status": self._tell_status,
         }
         rights = {method.name: method.right for method in REGISTRY_METHODS}
         self.handlers = {
-            name: _guarded(name, handler, access) if rights[name] is Right.WRITE else handler
+            name: _guarded(name, handler, access, counts.of(name))
+            if rights[name] is Right.WRITE
+            else handler
             for name, handler in handlers.items()
         }
 
@@ -57,9 +76,13 @@ class Activation:
         active_only, limit, after = values
         try:
             entries = self._registry.catalog.list_json(
-                active_only=active_only, limit=limit, after=after
+                active_only=active_only,
+                limit=limit,
+                after=after,
+                max_bytes=self._max_answer_bytes,
             )
-        except InvalidValue as fault:
+        except (InvalidValue, AnswerTooLarge) as fault:
+            self._counts.of("list").errors += 1
             reply((_encode(rules.Failed(f"Failed to list backends: {fault}")),))
         else:
             reply((b'{"type":"backends","backends":%b}' % entries,))
@@ -77,7 +100,7 @@ class Activation:
             metadata=metadata,
             source=Source.AUTO if source == Source.AUTO else Source.MANUAL,
         )
-        self._submit(request, client, reply)
+        self._submit("register", request, client, reply)
 
     def _update(self, values: Sequence[Any], client: Client, reply: Reply) -> None:
         name, host, port, protocol, description, namespace = values
@@ -89,7 +112,7 @@ class Activation:
             description=description,
             namespace=namespace,
         )
-        self._submit(request, client, reply)
+        self._submit("update", request, client, reply)
 
     def _submit_named(
         self,
@@ -98,16 +121,27 @@ class Activation:
         client: Client,
         reply: Reply,
     ) -> None:
-        self._submit(request(values[0]), client, reply)
+        self._submit(request.__name__.lower(), request(values[0]), client, reply)
 
-    def _submit(self, request: rules.Request, client: Client, reply: Reply) -> None:
-        self._registry.submit(request, lambda event: reply((_encode(event),)), peer=client.label)
+    def _submit(self, name: str, request: rules.Request, client: Client, reply: Reply) -> None:
+        answer = partial(_answer, reply, self._counts.of(name))
+        self._registry.submit(request, answer, peer=client.label)
 
     def _reload(self, values: Sequence[Any], client: Client, reply: Reply) -> None:
-        self._registry.reload(lambda event: reply((_encode(event),)), peer=client.label)
+        answer = partial(_answer, reply, self._counts.of("reload"))
+        self._registry.reload(answer, peer=client.label)
+
+    def _tell_status(self, values: Sequence[Any], client: Client, reply: Reply) -> None:
+        reply((_encode(self._status.for_client(client)),))
 
 
-def _guarded(name: str, handler: Handler, access: Access) -> Handler:
+def _answer(reply: Reply, count: Count, event: rules.Event) -> None:
+    if isinstance(event, rules.Failed) or (isinstance(event, rules.Pinged) and not event.success):
+        count.errors += 1
+    reply((_encode(event),))
+
+
+def _guarded(name: str, handler: Handler, access: Access, count: Count) -> Handler:
     """Ask who calls before *handler* runs; a refusal is an ``error`` event."""
     failed = "Failed to reload" if name == "reload" else f"Failed to {name} backend"
 
@@ -116,7 +150,9 @@ def _guarded(name: str, handler: Handler, access: Access) -> Handler:
         if refusal is None:
             handler(values, client, reply)
             return
-        access.warn("write refused method=%s peer=%s reason=%s", name, client.label, refusal)
+        count.errors += 1
+        message = "write refused method=%s peer=%s reason=%s"
+        access.warn(message, name, client.label, refusal, place=client.place)
         reply((_encode(rules.Failed(f"{failed}: {refusal}")),))
 
     return run

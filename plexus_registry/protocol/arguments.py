@@ -34,14 +34,12 @@ def decoded(params: msgspec.Raw) -> Any:
     """Decode params, which are sound JSON.
 
     Raises:
-        Mismatch: If they hold a number that no type holds, or are nested beyond all use.
+        Mismatch: If they hold a number that no type holds.
     """
     try:
         return _decode(params)
     except MALFORMED:
-        raise Mismatch(
-            "cannot be read, expected numbers within 64-bit floating point and less nesting"
-        ) from None
+        raise Mismatch("cannot be read, expected numbers within 64-bit floating point") from None
 
 
 def call_arguments(params: msgspec.Raw) -> CallArguments:

@@ -26,12 +26,14 @@ class Call(msgspec.Struct, gc=False):
         handler: What to run, with these values, the client, and a reply.
         values: The parameters, in the order of declaration.
         is_write: Its effect is in the order of submission, whenever its answer comes.
+        changes: It may have an effect: it is carried out even if nobody waits for its answer.
     """
 
     stream: Stream | ErrorStream
     handler: Handler
     values: Sequence[Any]
     is_write: bool = False
+    changes: bool = False
 
 
 def constant(values: Sequence[Any], client: Client, reply: Reply) -> None:

@@ -19,10 +19,14 @@ from plexus_registry.errors import quote
 from plexus_registry.protocol import methods, schema
 from plexus_registry.protocol.activation import Activation
 from plexus_registry.protocol.arguments import call_arguments, decoded, method_asked_for
+from plexus_registry.protocol.batch import DEFAULT_MAX_BATCH, BatchLimit
 from plexus_registry.protocol.call import Call, Handler, Reply, constant
+from plexus_registry.protocol.counts import Counts
 from plexus_registry.protocol.jsonrpc import INVALID_PARAMS, METHOD_NOT_FOUND, RpcError
-from plexus_registry.protocol.methods import ACTIVATION, Method
+from plexus_registry.protocol.methods import ACTIVATION, Method, Right
+from plexus_registry.protocol.nesting import DEFAULT_MAX_NESTING, NestingLimit
 from plexus_registry.protocol.parameters import Mismatch, read_direct, read_routed
+from plexus_registry.protocol.status import Facts, StatusReport
 from plexus_registry.protocol.streams import (
     HUB_NOTIFICATION,
     CallError,
@@ -33,7 +37,8 @@ from plexus_registry.registry import Registry
 
 DEFAULT_NAMESPACE = "registry-hub"
 SHOWN_NAME_MAX_CHARACTERS = 128
-NESTED_CALLS_MAX = 8
+DEFAULT_MAX_NESTED_CALLS = 8
+DEFAULT_MAX_ANSWER_BYTES = 40 * 1024 * 1024
 
 _decode = msgspec.json.Decoder().decode
 _encode = msgspec.json.Encoder().encode
@@ -54,10 +59,19 @@ class Hub:
         namespace: The hub's name, by which it introduces itself.
         version: The program's version, told in ``_info``.
         access: Who may call what writes; clients of this machine unless given.
+        facts: Returns what ``registry.status`` tells of sockets and files.
+        max_batch: How many entries a batch may have.
+        max_answer_bytes: How large a listing may be.
+        max_nested_calls: How deep calls of the hub through itself may be nested.
+        max_nesting: How deep the JSON of a message may be nested.
 
     Attributes:
         namespace: As given.
         access: As given.
+        counts: What was asked of it.
+        status: Tells how the registry is doing.
+        batch_limit: Tells batches that are too long.
+        nesting_limit: Tells messages that are nested too deep.
         schemas: What is published.
         now: Returns the time that goes into answers, in Unix seconds.
     """
@@ -69,13 +83,25 @@ class Hub:
         namespace: str = DEFAULT_NAMESPACE,
         version: str = "",
         access: Access | None = None,
+        facts: Callable[[], Facts] = Facts,
+        max_batch: int = DEFAULT_MAX_BATCH,
+        max_nested_calls: int = DEFAULT_MAX_NESTED_CALLS,
+        max_nesting: int = DEFAULT_MAX_NESTING,
+        max_answer_bytes: int = DEFAULT_MAX_ANSWER_BYTES,
     ) -> None:
         self.namespace = namespace
         self.access = Access() if access is None else access
         self.schemas = schema.describe(namespace)
         self.now = registry.now
+        self.counts = Counts()
+        self.batch_limit = BatchLimit(max_batch)
+        self.nesting_limit = NestingLimit(max_nesting)
+        self._max_nested_calls = max_nested_calls
         self._registry = registry
-        self._handlers = Activation(registry, self.access).handlers
+        self.status = StatusReport(registry, self.access, version, facts)
+        self._handlers = Activation(
+            registry, self.access, self.status, self.counts, max_answer_bytes=max_answer_bytes
+        ).handlers
         self._direct: dict[str, Direct] = {}
         self._routed: dict[str, Routed] = {}
         self._unsubscribe: set[str] = set()
@@ -83,6 +109,7 @@ class Hub:
             notification=HUB_NOTIFICATION,
             provenance=[namespace],
             plexus_hash=self.schemas.hash,
+            count=self.counts.invalid,
         )
         self._add_info(version)
         self._add_hub_methods()
@@ -134,11 +161,13 @@ class Hub:
     def _stream(
         self, content_type: str, provenance: Sequence[str], notification: str = HUB_NOTIFICATION
     ) -> Stream:
+        method = content_type.rpartition(".")[2].removeprefix("method_")
         return Stream(
             notification=notification,
             provenance=provenance,
             content_type=content_type,
             plexus_hash=self.schemas.hash,
+            count=self.counts.of(method),
         )
 
     def _add_info(self, version: str) -> None:
@@ -265,9 +294,9 @@ class Hub:
 
     def _prepare_nested_call(self, params: msgspec.Raw, depth: int) -> Call:
         """Prepare a call of the hub through itself: its items become data items of the outer."""
-        if depth >= NESTED_CALLS_MAX:
+        if depth >= self._max_nested_calls:
             raise CallError(
-                f"Invalid params: calls nested deeper than {NESTED_CALLS_MAX}", INVALID_PARAMS
+                f"Invalid params: calls nested deeper than {self._max_nested_calls}", INVALID_PARAMS
             )
         try:
             asked = call_arguments(params)
@@ -278,12 +307,14 @@ class Hub:
             raise self._no_route(asked.method)
         inner = prepare(asked.params, depth + 1)
         assert isinstance(inner.stream, Stream)
-        return Call(self._wrapping, self._run_nested, (inner, inner.stream), inner.is_write)
+        values = (inner, inner.stream)
+        return Call(self._wrapping, self._run_nested, values, inner.is_write, inner.changes)
 
     def _run_nested(self, values: Sequence[Any], client: Client, reply: Reply) -> None:
         inner, stream = values
 
         def wrap(contents: Sequence[bytes]) -> None:
+            stream.count.answers += 1
             reply(stream.items(self.now(), contents))
 
         inner.handler(inner.values, client, wrap)
@@ -297,19 +328,21 @@ def _ignoring_params(call: Call, params: msgspec.Raw, depth: int = 0) -> Call:
 
 
 def _direct(method: Method, stream: Stream, handler: Handler) -> Direct:
+    changes = method.right is Right.WRITE
+
     def prepare(params: msgspec.Raw) -> Call:
         try:
             values = read_direct(method.parameters, decoded(params)) if method.parameters else []
         except Mismatch as fault:
             raise RpcError(INVALID_PARAMS, data=str(fault)) from None
-        return Call(stream, handler, values, method.is_write)
+        return Call(stream, handler, values, method.is_write, changes)
 
     return prepare
 
 
 def _routed(method: Method, stream: Stream, handler: Handler) -> Routed:
     parameters, takes_bare_value = method.parameters, method.takes_bare_value
-    is_write = method.is_write
+    is_write, changes = method.is_write, method.right is Right.WRITE
 
     def prepare(params: msgspec.Raw, depth: int) -> Call:
         try:
@@ -320,7 +353,7 @@ def _routed(method: Method, stream: Stream, handler: Handler) -> Routed:
             )
         except Mismatch as fault:
             raise CallError(f"Invalid params: {fault}", INVALID_PARAMS) from None
-        return Call(stream, handler, values, is_write)
+        return Call(stream, handler, values, is_write, changes)
 
     return prepare
 

@@ -84,11 +84,11 @@ _decode_entries = msgspec.json.Decoder(list[msgspec.Raw]).decode
 _encode_text = msgspec.json.Encoder().encode
 
 MALFORMED: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
-"""What decoding raises for text that is no JSON, is no UTF-8, or is nested too deep.
+"""What decoding raises for text that is no JSON, is no UTF-8, or is nested deeper than it goes.
 
 `msgspec.ValidationError`, for JSON of another type than asked, is a `msgspec.DecodeError`.
 """
-
+_BROKEN: Final = (msgspec.DecodeError, UnicodeDecodeError)
 
 _COMPACT_BYTES: Final = len(b'{"jsonrpc":"2.0","id":,"method":"","params":}')
 
@@ -99,6 +99,7 @@ def split(message: bytes) -> bytes | list[msgspec.Raw]:
     Raises:
         RpcError: If the message begins with neither ``{`` nor ``[``, is no UTF-8, or is a broken
             batch (parse error), or is an empty batch (invalid request).
+        RecursionError: If it is nested deeper than decoding goes.
     """
     if not message.isascii():
         try:
@@ -115,7 +116,7 @@ def split(message: bytes) -> bytes | list[msgspec.Raw]:
         return message
     try:
         entries = _decode_entries(message)
-    except MALFORMED:
+    except _BROKEN:
         raise RpcError(PARSE_ERROR) from None
     if not entries:
         raise RpcError(INVALID_REQUEST)
@@ -127,11 +128,12 @@ def parse(message: bytes | msgspec.Raw, *, in_batch: bool = False) -> Request:
 
     Raises:
         RpcError: With the id to answer to.
+        RecursionError: If it is nested deeper than decoding goes.
     """
     malformed = INVALID_REQUEST if in_batch else PARSE_ERROR
     try:
         call = _decode_call(message)
-    except MALFORMED:
+    except _BROKEN:
         id = _find_id(message)
         raise RpcError(malformed if id is None else INVALID_REQUEST, id or NULL) from None
     if call.id is msgspec.UNSET:

@@ -123,6 +123,7 @@ REGISTRY_METHODS: Final = (
         right=Right.WRITE,
     ),
     Method("reload", "Read the configuration file again", right=Right.WRITE),
+    Method("status", "Tell how the registry is doing"),
 )
 
 SCHEMA_METHOD: Final = Method("schema", "Describe this plugin, or only the method named in params")
@@ -241,7 +242,89 @@ REGISTRY_EVENT: Final[dict[str, Any]] = {
         },
     },
 }
-"""What every registry method returns. Kept whole for each: Synapse tells types by their title."""
+"""What registry methods return. Kept whole for each: Synapse tells types by their title."""
+
+_COUNT: dict[str, Any] = {"type": "integer", "format": "uint64", "minimum": 0}
+
+
+def _object(description: str, required: tuple[str, ...], **properties: Any) -> dict[str, Any]:
+    return {
+        "description": description,
+        "type": "object",
+        "properties": properties,
+        "required": [*required],
+    }
+
+
+_FLAG: dict[str, Any] = {"type": "boolean"}
+
+REGISTRY_STATUS: Final[dict[str, Any]] = {
+    "$schema": "https://json-schema.org/draft/2020-12/schema",
+    "title": "RegistryStatus",
+    "description": "How the registry is doing",
+    "oneOf": [
+        _event(
+            "status",
+            "How the registry is doing",
+            (
+                *("version", "started_at", "uptime_s", "revision"),
+                *("entries", "reload", "store", "connections"),
+            ),
+            version={"description": "Version of the program", **_TEXT},
+            started_at={"description": "Unix seconds", **_UNIX_SECONDS},
+            uptime_s={"description": "Seconds", "type": "number", "format": "double"},
+            revision={"description": "Another one after every change of an entry", **_COUNT},
+            entries={"$ref": "#/$defs/StatusEntries"},
+            reload={"anyOf": [{"$ref": "#/$defs/StatusReload"}, {"type": "null"}]},
+            store={"$ref": "#/$defs/StatusStore"},
+            connections={"$ref": "#/$defs/StatusConnections"},
+        )
+    ],
+    "$defs": {
+        "StatusEntries": _object(
+            "How many entries there are",
+            ("total", "active", "inactive", "by_source"),
+            total=_COUNT,
+            active=_COUNT,
+            inactive=_COUNT,
+            by_source={"$ref": "#/$defs/StatusSources"},
+        ),
+        "StatusSources": _object(
+            "How many entries there are of each source",
+            ("auto", "file", "env", "manual"),
+            auto=_COUNT,
+            file=_COUNT,
+            env=_COUNT,
+            manual=_COUNT,
+        ),
+        "StatusReload": _object(
+            "How the last reload went; the counts only if it was done",
+            ("at", "ok", "message"),
+            at={"description": "Unix seconds", **_UNIX_SECONDS},
+            ok=_FLAG,
+            message=_optional("Why it failed", **_TEXT),
+            added=_COUNT,
+            updated=_COUNT,
+            removed=_COUNT,
+            unchanged=_COUNT,
+        ),
+        "StatusStore": _object(
+            "Whether changes can be written, as far as the last one tells",
+            ("ok", "bytes", "last_failure", "last_failure_at"),
+            ok=_FLAG,
+            bytes={"description": "Database and its log on disk", **_COUNT},
+            last_failure=_optional("Why a change could not be written last", **_TEXT),
+            last_failure_at=_optional("Unix seconds of that", **_UNIX_SECONDS),
+        ),
+        "StatusConnections": _object(
+            "Clients that are connected, and how many may be",
+            ("open", "max"),
+            open=_COUNT,
+            max=_COUNT,
+        ),
+    },
+}
+"""What ``status`` returns: a title of its own, as it is another type."""
 
 HASH_EVENT: Final[dict[str, Any]] = {
     "title": "HashEvent",
@@ -276,6 +359,7 @@ PLUGIN_HASHES: Final[dict[str, Any]] = {
 
 RETURNS: Final[dict[str, Any]] = {
     **{method.name: REGISTRY_EVENT for method in REGISTRY_METHODS},
+    "status": REGISTRY_STATUS,
     "hash": HASH_EVENT,
     "hashes": PLUGIN_HASHES,
 }

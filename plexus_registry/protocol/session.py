@@ -10,7 +10,8 @@ The owner of the connection feeds it like this::
         ...
 
 Answers that have to wait for the disk come later; `on_output` then tells that there is something
-to send. A request that was received is carried out even if its client is gone by then.
+to send. A change that was asked for is carried out even if its client is gone by then; what it
+asked to read is not, for nobody would get it (`abandon`).
 
 Whatever a call raises that it should not is told to the client as an internal error, with an id
 by which the log tells the operator what happened; the conversation goes on.
@@ -23,6 +24,7 @@ import logging
 import random
 from collections import deque
 from collections.abc import Callable, Sequence
+from time import perf_counter_ns
 from typing import Final
 
 import msgspec
@@ -35,9 +37,9 @@ from plexus_registry.protocol.hub import Hub
 from plexus_registry.protocol.jsonrpc import (
     INTERNAL_ERROR,
     INVALID_REQUEST,
-    MALFORMED,
     METHOD_NOT_FOUND,
     NULL,
+    PARSE_ERROR,
     Request,
     RpcError,
 )
@@ -50,36 +52,8 @@ from plexus_registry.protocol.streams import (
 
 logger = logging.getLogger(__name__)
 
-BATCH_MAX_ENTRIES: Final = 1024
-"""An answer is at least thirty times as long as the shortest entry, and nobody else can be served
-while an array is taken apart."""
 TRACEBACKS_MAX: Final = 10
 """How many tracebacks one session may bring into the log."""
-
-_decode_bounded = msgspec.json.Decoder(
-    msgspec.defstruct(
-        "Entries",
-        [
-            (f"entry_{number}", msgspec.Raw, msgspec.Raw(NULL))
-            for number in range(BATCH_MAX_ENTRIES)
-        ],
-        array_like=True,
-        forbid_unknown_fields=True,
-    )
-).decode
-
-
-def _is_long_batch(message: bytes) -> bool:
-    """Tell whether an array has too many entries, without a look at those beyond."""
-    if message.count(b",") < BATCH_MAX_ENTRIES:
-        return False
-    try:
-        _decode_bounded(message)
-    except msgspec.ValidationError:
-        return message.lstrip().startswith(b"[")
-    except MALFORMED:
-        pass
-    return False
 
 
 class Session:
@@ -92,11 +66,13 @@ class Session:
 
     Attributes:
         pending: How many calls have begun and wait for their answer.
+        answered: How many were answered in this turn; the owner sets it back.
         unsent_bytes: About how much there is in `messages_to_send`.
     """
 
     def __init__(self, hub: Hub, *, client: Client, on_output: Callable[[], None]) -> None:
         self.pending = 0
+        self.answered = 0
         self.unsent_bytes = 0
         self._tracebacks = 0
         self._hub = hub
@@ -106,6 +82,7 @@ class Session:
         self._out: list[bytes] = []
         self._in_turn = False
         self._only_writes_pending = True
+        self._is_abandoned = False
         self._entries: deque[msgspec.Raw] = deque()
         self._responses: list[bytes] = []
         self._responses_bytes = 0
@@ -131,17 +108,26 @@ class Session:
         self._in_turn = True
         request = None
         try:
-            if message[:1] != b"{" and _is_long_batch(message):
-                limit = f"a batch has at most {BATCH_MAX_ENTRIES} entries"
+            if message[:1] != b"{" and self._hub.batch_limit.is_exceeded_by(message):
+                limit = (
+                    f"a batch has at most {self._hub.batch_limit.max_entries} entries (max_batch)"
+                )
                 raise RpcError(INVALID_REQUEST, data=limit)
-            parts = jsonrpc.split(message)
-            if isinstance(parts, bytes):
-                request = jsonrpc.parse(parts)
+            nesting = self._hub.nesting_limit
+            try:
+                parts = jsonrpc.split(message)
+                asked = jsonrpc.parse(parts) if isinstance(parts, bytes) else parts
+            except RecursionError:
+                raise RpcError(PARSE_ERROR, data=nesting.rule) from None
+            if len(message) > nesting.shallow_bytes and nesting.is_exceeded_by(message):
+                raise RpcError(PARSE_ERROR, data=nesting.rule)
+            if isinstance(asked, Request):
+                request = asked
                 self._receive_single(request)
             else:
-                self._entries.extend(parts)
+                self._entries.extend(asked)
         except RpcError as fault:
-            self._out.append(jsonrpc.error(fault))
+            self._out.append(self._refuse(fault))
         except Exception as error:
             self._out.append(self._internal_error(error, request))
         finally:
@@ -166,6 +152,9 @@ class Session:
         if not self._batch:
             return False
         subscription, call = self._batch[0]
+        if self._is_abandoned and not call.changes:
+            self._batch.popleft()
+            return True
         if self.pending and not (call.is_write and self._only_writes_pending):
             return False
         self._batch.popleft()
@@ -177,6 +166,10 @@ class Session:
         finally:
             self._in_turn = False
         return True
+
+    def abandon(self) -> None:
+        """Take note that the client is gone: from now on only what changes is carried out."""
+        self._is_abandoned = True
 
     # --- single messages --------------------------------------------------------------------------
 
@@ -202,6 +195,10 @@ class Session:
             except RpcError as refusal:
                 fault = refusal
         fault.id = request.id
+        return self._refuse(fault)
+
+    def _refuse(self, fault: RpcError) -> bytes:
+        self._hub.counts.invalid.answers += 1
         return jsonrpc.error(fault)
 
     def _unsubscribe(self, params: msgspec.Raw) -> bool:
@@ -224,7 +221,7 @@ class Session:
             if request.id is not None:
                 self._respond_in_batch(self._accept(request, request.id))
         except RpcError as fault:
-            self._respond_in_batch(jsonrpc.error(fault))
+            self._respond_in_batch(self._refuse(fault))
         except Exception as error:
             self._respond_in_batch(self._internal_error(error, request))
 
@@ -253,14 +250,19 @@ class Session:
 
     def _run(self, call: Call, id: bytes | None, subscription: int) -> None:
         """Run a call; its response (if *id* is given) and its stream leave together."""
+        if self._is_abandoned and not call.changes:
+            return
         is_answered = False
+        began_ns = 0
+        stream = call.stream
 
         def reply(contents: Sequence[bytes]) -> None:
             nonlocal is_answered
             if is_answered:
                 return
-            frames = call.stream.frames(subscription, self._now(), contents)
+            frames = stream.frames(subscription, self._now(), contents)
             is_answered = True
+            stream.count.answers += 1
             self.pending -= 1
             if id is not None:
                 self._out.append(jsonrpc.accepted(id, subscription))
@@ -268,7 +270,10 @@ class Session:
             elif subscription in self._announced:
                 self._announced.remove(subscription)
                 self._add_stream(frames, contents)
-            if not self._in_turn:
+            if self._in_turn:
+                self.answered += 1
+            else:
+                self._hub.counts.deferred.add(perf_counter_ns() - began_ns)
                 self._on_output()
 
         self._only_writes_pending = call.is_write and (
@@ -284,6 +289,8 @@ class Session:
             is_answered = True  # by whoever catches this: a reply that comes yet is too late
             self.pending -= 1
             raise
+        if not is_answered:
+            began_ns = perf_counter_ns()
 
     def _add_stream(self, frames: list[bytes], contents: Sequence[bytes]) -> None:
         for content in contents:
@@ -316,6 +323,7 @@ class Session:
         """Log an error that should not be; return what the log line is found by."""
         reference = f"{random.getrandbits(32):08x}"
         self._tracebacks += 1
+        self._hub.counts.faults += 1
         shown = error if self._tracebacks <= TRACEBACKS_MAX else None
         logger.error(
             "internal error reference=%s peer=%s error=%s",

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 
 import msgspec
 
+from plexus_registry.protocol.counts import Count
+
 _encode = msgspec.json.Encoder().encode
 
 HUB_NOTIFICATION = "result"
@@ -34,11 +36,22 @@ class Stream:
         provenance: Which activations the content came through.
         content_type: What the content is.
         plexus_hash: Hash of the hub's schema.
+        count: Counts the answers; of no interest unless given.
+
+    Attributes:
+        count: As given.
     """
 
     def __init__(
-        self, *, notification: str, provenance: Sequence[str], content_type: str, plexus_hash: str
+        self,
+        *,
+        notification: str,
+        provenance: Sequence[str],
+        content_type: str,
+        plexus_hash: str,
+        count: Count | None = None,
     ) -> None:
+        self.count = count or Count()
         metadata = b'"metadata":{"provenance":%b,"plexus_hash":%b,"timestamp":%%d}' % (
             _escaped(list(provenance)),
             _escaped(plexus_hash),
@@ -91,9 +104,21 @@ class ErrorStream:
         notification: The ``method`` of its frame.
         provenance: Which activations it came through.
         plexus_hash: Hash of the hub's schema.
+        count: Counts the answers; of no interest unless given.
+
+    Attributes:
+        count: As given.
     """
 
-    def __init__(self, *, notification: str, provenance: Sequence[str], plexus_hash: str) -> None:
+    def __init__(
+        self,
+        *,
+        notification: str,
+        provenance: Sequence[str],
+        plexus_hash: str,
+        count: Count | None = None,
+    ) -> None:
+        self.count = count or Count()
         self._frame = (
             b'{"jsonrpc":"2.0","method":%b,"params":{"subscription":%%d,"result":{"type":"error",'
             b'"metadata":{"provenance":%b,"plexus_hash":%b,"timestamp":%%d},%%b,'

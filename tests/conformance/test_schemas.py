@@ -76,6 +76,7 @@ def test_c60_registry_schema(client: Conversation) -> None:
         "ping",
         "deregister",
         "reload",
+        "status",
         "schema",
     ]
 
@@ -120,7 +121,7 @@ def test_c61_hashes_are_stable(settings: Settings) -> None:
     assert len(seen) == 1
 
 
-@pytest.mark.parametrize("name", [*REQUIRED, "reload", "schema"])
+@pytest.mark.parametrize("name", [*REQUIRED, "reload", "status", "schema"])
 def test_c62_schema_of_one_method(client: Conversation, name: str) -> None:
     """Asked for one method, the schema is the object of that method, whichever way it goes."""
     [expected] = [method for method in schema(client)["methods"] if method["name"] == name]
@@ -153,6 +154,7 @@ def test_c63_required_parameters(client: Conversation) -> None:
     for name, required in REQUIRED.items():
         assert methods[name]["params"].get("required", []) == required
     assert "params" not in methods["reload"]
+    assert "params" not in methods["status"]
     assert "params" not in methods["schema"]
     assert "returns" not in methods["schema"]
 
@@ -281,6 +283,10 @@ def changed_on_purpose() -> tuple[dict[str, Any], dict[str, Any]]:
         for name in ("updated", "removed", "unchanged"):
             reloaded["properties"][name] = dict(reloaded["properties"]["count"])
             reloaded["required"].append(name)
+
+    # How the registry is doing can be asked, and is another type.
+    status = json.loads((DATA / "status-schema.json").read_text())
+    registry["methods"].insert(-1, status)
 
     rehash(registry)
     hub["children"][0]["hash"] = registry["hash"]

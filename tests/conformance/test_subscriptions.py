@@ -29,6 +29,7 @@ ALL_KINDS: list[tuple[str, Any]] = [
     ("registry_list", None),
     ("registry.schema", None),
     ("registry.reload", None),
+    ("registry.status", None),
 ]
 KINDS = pytest.mark.parametrize(("method", "params"), ALL_KINDS, ids=lambda kind: str(kind)[:60])
 
@@ -182,6 +183,7 @@ CONTENT_TYPES: list[tuple[tuple[str, Any], str, list[str]]] = [
     (call("registry.delete", "dev"), "registry.delete", ["registry"]),
     (call("registry.deregister", "dev"), "registry.deregister", ["registry"]),
     (call("registry.reload"), "registry.reload", ["registry"]),
+    (call("registry.status"), "registry.status", ["registry"]),
 ]
 
 

@@ -407,14 +407,22 @@ def test_c18_dropped_connection_leaves_nothing(
     assert loud == []
 
 
-@pytest.mark.parametrize("path", ["/", "/index.html", "/any?x=1"])
+@pytest.mark.parametrize("path", ["/index.html", "/any?x=1", "/healthz/", "//", "*"])
 def test_c19_get_is_answered_with_405(served: Served, path: str) -> None:
-    """A GET that asks for no WebSocket gets 405 and is told what would be right."""
+    """A GET that asks for no WebSocket and no page gets 405, and is told what would be right."""
     status, headers = http_request(served, "GET", path)
     assert status == 405
     assert headers["Allow"] == "GET"
     assert headers["Upgrade"] == "websocket"
     assert headers["Content-Type"].startswith("text/plain")
+
+
+@pytest.mark.parametrize("path", ["/", "/healthz", "/metrics", "/metrics?x=1"])
+def test_c19_health_paths_apart(served: Served, path: str) -> None:
+    """What monitoring and browsers ask for is there."""
+    status, headers = http_request(served, "GET", path)
+    assert status == 200
+    assert headers["Cache-Control"] == "no-store"
 
 
 @pytest.mark.parametrize("content_type", ["text/plain", "application/json"])
@@ -425,7 +433,7 @@ def test_c19_post_is_answered_with_405(served: Served, content_type: str) -> Non
         served, "POST", body=body, headers={"Content-Type": content_type}
     )
     assert status == 405
-    assert headers["Allow"] == "GET"
+    assert headers["Allow"] == "GET, HEAD"
 
 
 def test_c20_connection_above_the_limit_is_refused(settings: Settings) -> None:

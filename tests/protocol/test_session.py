@@ -262,6 +262,32 @@ def test_request_of_a_client_that_is_gone_is_carried_out() -> None:
     assert [backend.name for backend in desk.registry.catalog] == ["a", "b"]
 
 
+def test_nothing_is_read_for_a_client_that_is_gone() -> None:
+    """Of what is left of its requests only those that change something are carried out."""
+    disk = HeldOffload()
+    desk = Desk(disk)
+    reads = [list_names(2), request(3, "registry.get", {"name": "a"})]
+    reload = request(4, "registry-hub.call", {"method": "registry.reload"})
+    nested = request(5, "registry-hub.call", {"method": "registry-hub.call", "params": {}})
+    nested["params"]["params"] = {
+        "method": "registry.register",
+        "params": {"name": "b", "host": "h", "port": 1},
+    }
+    desk.receive([register(1, "a"), *reads, reload, nested])
+    assert desk.session.advance()
+    desk.session.abandon()
+    desk.receive(list_names(6))
+    while desk.session.is_busy:
+        if not desk.session.advance():
+            disk.release()
+    disk.release_all()
+    assert [backend.name for backend in desk.registry.catalog] == ["a", "b"]
+    counts = {name: count.answers for name, count in desk.hub.counts.methods.items()}
+    assert (counts["register"], counts["reload"]) == (2, 1)
+    assert (counts["list"], counts["get"]) == (0, 0)
+    assert desk.session.pending == 0
+
+
 def test_sessions_are_told_of_their_own_answers_only() -> None:
     """Two sessions share a commit and each is told once that its answer is there."""
     disk = HeldOffload()

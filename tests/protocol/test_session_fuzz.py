@@ -28,7 +28,7 @@ JSON: st.SearchStrategy[Any] = st.recursive(
 )
 REGISTRY_METHODS = (
     *("register", "list", "get", "update", "delete", "ping", "deregister", "reload"),
-    *("schema", "hash"),
+    *("status", "schema", "hash"),
 )
 METHODS = st.sampled_from(
     [

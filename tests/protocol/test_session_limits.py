@@ -7,7 +7,7 @@ import tracemalloc
 
 import pytest
 
-from plexus_registry.protocol.session import BATCH_MAX_ENTRIES
+from plexus_registry.protocol.batch import DEFAULT_MAX_BATCH
 from support.sessions import Desk, request
 
 
@@ -15,16 +15,16 @@ from support.sessions import Desk, request
 def test_batch_has_a_limit(entry: object) -> None:
     """A batch of as many entries as allowed is answered; one entry more gets one error instead."""
     desk = Desk()
-    array, *_ = desk.ask([entry] * BATCH_MAX_ENTRIES)
-    assert len(array) == BATCH_MAX_ENTRIES
-    assert desk.ask([entry] * (BATCH_MAX_ENTRIES + 1)) == [
+    array, *_ = desk.ask([entry] * DEFAULT_MAX_BATCH)
+    assert len(array) == DEFAULT_MAX_BATCH
+    assert desk.ask([entry] * (DEFAULT_MAX_BATCH + 1)) == [
         {
             "jsonrpc": "2.0",
             "id": None,
             "error": {
                 "code": -32600,
                 "message": "Invalid request",
-                "data": "a batch has at most 1024 entries",
+                "data": "a batch has at most 1024 entries (max_batch)",
             },
         }
     ]
@@ -35,7 +35,7 @@ def test_batch_has_a_limit(entry: object) -> None:
 def test_only_entries_count_for_the_limit() -> None:
     """Commas inside of a request or of an entry are no entries; broken arrays stay parse errors."""
     desk = Desk()
-    many = list(range(2 * BATCH_MAX_ENTRIES))
+    many = list(range(2 * DEFAULT_MAX_BATCH))
     assert len(desk.ask(request(1, "_info", many))) == 3
     assert len(desk.ask([request(1, "_info", many)])) == 3
     [answer] = desk.ask("[" + "1," * 500 + "," * 1000 + "1]")
