@@ -43,7 +43,7 @@ _DAMAGED = (
 _NO_UTF8 = (sqlite3.SQLITE_OK, sqlite3.OperationalError)  # Python's: the name of a column
 READ_BYTES = 1024 * 1024
 
-_NOT_WRITABLE = (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM)
+_NOT_PERMITTED_BY_SQLITE = (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM)
 _NOT_PERMITTED = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
@@ -57,25 +57,36 @@ def check_writable(path: Path) -> None:
         StoreUnavailable: Naming the file that cannot be written.
     """
     if path.exists():
-        culprit = _unwritable(path)
-        if culprit is not None:
-            raise StoreUnavailable(f"{path} cannot be used: {_refusal(culprit)}")
+        refusal = _refusal(path)
+        if refusal is not None:
+            raise StoreUnavailable(f"{path} cannot be used: {refusal}")
 
 
-def _unwritable(path: Path) -> Path | None:
-    """Find what of a database cannot be written: a file of it, or the directory.
+def _refusal(path: Path, *, is_read_only: bool = False) -> str | None:
+    """Say what of a database cannot be read or written, a file of it or the directory, and why.
+
+    Who only reads needs no lock of ours, but an index of the log, which SQLite makes if need be.
 
     Looks by name only. To open and close a file of a database that is in use would drop its
     locks, see `plexus_registry.store.migrations`.
     """
     directory = path.parent
-    if not os.access(directory, os.X_OK):
-        return None  # there is no telling
-    beside = [path.with_name(path.name + suffix) for suffix in ("", "-wal", "-shm", ".lock")]
-    for one in beside:
-        if one.is_file() and not os.access(one, os.W_OK):
-            return one
-    return None if os.access(directory, os.W_OK) else directory
+    for one in reversed([directory, *directory.parents]):
+        if not os.access(one, os.X_OK):
+            return _forbidden(one, "may not be entered", "enter") if one.is_dir() else None
+    suffixes = ("", "-wal", "-shm") if is_read_only else ("", "-wal", "-shm", ".lock")
+    beside = [path.with_name(path.name + suffix) for suffix in suffixes]
+    files = [one for one in beside if one.is_file()]
+    for one in files:
+        if not os.access(one, os.R_OK):
+            return _forbidden(one, "is not readable", "read")
+    if is_read_only:
+        has_index = path.with_name(f"{path.name}-shm") in files
+        files, directory = [], files[-1] if has_index else directory
+    for one in [*files, directory]:
+        if not os.access(one, os.W_OK):
+            return _forbidden(one, "is not writable", "write")
+    return None
 
 
 def _is_on_read_only(path: Path) -> bool:
@@ -96,16 +107,16 @@ def _on_read_only(culprit: Path) -> str:
     return f"{os.strerror(errno.EROFS)} (the {kind} {culprit} is on it)"
 
 
-def _refusal(culprit: Path) -> str:
-    """Say why a file or directory cannot be written, and what to do."""
+def _forbidden(culprit: Path, problem: str, verb: str) -> str:
+    """Say why a file or directory cannot be read or written, and what to do."""
     kind = "directory" if culprit.is_dir() else "file"
-    if os.statvfs(culprit).f_flag & os.ST_RDONLY:
+    if verb == "write" and os.statvfs(culprit).f_flag & os.ST_RDONLY:
         return _on_read_only(culprit)
-    advice = f"permit user {os.getuid()} to write it"
-    return f"{os.strerror(errno.EACCES)} (the {kind} {culprit} is not writable, {advice})"
+    advice = f"permit user {os.getuid()} to {verb} it"
+    return f"{os.strerror(errno.EACCES)} (the {kind} {culprit} {problem}, {advice})"
 
 
-def _unread(path: Path) -> OSError | None:
+def unread(path: Path) -> OSError | None:
     """Find out whether the disk does not give a file of the database: SQLite calls that corrupt.
 
     A file that this process has open is read through the descriptor that is there, for to open
@@ -140,19 +151,23 @@ def primary_code(exc: sqlite3.Error) -> int:
 
 
 @contextlib.contextmanager
-def faults(path: Path, *, busy: type[StoreError] = StoreUnavailable) -> Iterator[None]:
+def faults(
+    path: Path, *, busy: type[StoreError] = StoreUnavailable, is_read_only: bool = False
+) -> Iterator[None]:
     """Raise faults of SQLite and of the file system as errors of the store, naming *path*.
 
     Args:
         path: The database that is used inside.
         busy: What it is if another program holds the lock.
+        is_read_only: It is only read inside.
     """
     try:
         yield
     except OSError as exc:
-        unwritable = _unwritable(path) if exc.errno in _NOT_PERMITTED else None
-        if unwritable is not None:
-            raise StoreUnavailable(f"{path} cannot be used: {_refusal(unwritable)}") from exc
+        is_refused = exc.errno in _NOT_PERMITTED
+        refusal = _refusal(path, is_read_only=is_read_only) if is_refused else None
+        if refusal is not None:
+            raise StoreUnavailable(f"{path} cannot be used: {refusal}") from exc
         culprit = f" ({exc.filename})" if exc.filename not in (None, str(path)) else ""
         raise StoreUnavailable(f"{path} cannot be used: {exc.strerror}{culprit}") from exc
     except UnicodeDecodeError as exc:  # SQLite quotes what is no UTF-8: the schema is rubbish
@@ -167,18 +182,19 @@ def faults(path: Path, *, busy: type[StoreError] = StoreUnavailable) -> Iterator
                 " one another database"
             ) from exc
         if code in _UNAVAILABLE:
-            unwritable = _unwritable(path) if code in _NOT_WRITABLE else None
-            what = _refusal(unwritable) if unwritable else _UNAVAILABLE[code]
+            is_refused = code in _NOT_PERMITTED_BY_SQLITE
+            refusal = _refusal(path, is_read_only=is_read_only) if is_refused else None
+            what = refusal or _UNAVAILABLE[code]
             if code == sqlite3.SQLITE_IOERR and _is_on_read_only(path):
                 what = _on_read_only(path)
             raise StoreUnavailable(
                 f"database {path} cannot be used: {what} ({exc.sqlite_errorname})"
             ) from exc
-        unread = _unread(path) if code == sqlite3.SQLITE_CORRUPT else None
-        if unread is not None:
+        failed = unread(path) if code == sqlite3.SQLITE_CORRUPT else None
+        if failed is not None:
             raise StoreUnavailable(
-                f"database {path} cannot be used: reading {unread.filename} failed:"
-                f" {unread.strerror}"
+                f"database {path} cannot be used: reading {failed.filename} failed:"
+                f" {failed.strerror}"
             ) from exc
         if code in _DAMAGED or (code, type(exc)) == _NO_UTF8:
             raise corrupt(path, exc) from exc

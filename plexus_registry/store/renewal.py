@@ -61,11 +61,10 @@ class Flushes:
             self.is_trusted &= not str(getattr(exc, "sqlite_errorname", "")).endswith("_FSYNC")
             raise
 
-    def committed(self, changes: int) -> None:
-        """Merge the log into the file from time to time."""
+    def committed(self, changes: int) -> bool:
+        """Merge the log into the file from time to time; tell whether nothing is left in it."""
         self._in_log += COMMIT_PAGES + changes // CHANGES_ON_PAGE
-        if self._in_log >= LOG_MAX_PAGES:
-            self._merge("PASSIVE")
+        return self._in_log >= LOG_MAX_PAGES and self._merge("PASSIVE")
 
     def renew(self) -> None:
         """Move the database to a new file under the same name, with a new log.
@@ -81,7 +80,7 @@ class Flushes:
         fresh = _fresh(path)
         fresh.unlink(missing_ok=True)
         try:
-            _write(fresh, self.connection.serialize(), mode=path.stat().st_mode & 0o777)
+            _write(fresh, _content_of(self.connection), mode=path.stat().st_mode & 0o777)
             fresh.replace(path)
         except BaseException:
             fresh.unlink(missing_ok=True)
@@ -97,23 +96,41 @@ class Flushes:
         self._merge("PASSIVE")
         logger.warning("database moved to a new file, a flush of the old one failed path=%s", path)
 
-    def _merge(self, how: str) -> None:
+    def _merge(self, how: str) -> bool:
         """Write what the log holds into the file. If that fails, the log keeps it.
 
         SQLite would do so by itself, and not tell whether it worked.
+
+        Returns:
+            Whether all of it is in the file; a reader or a fault may keep some in the log.
         """
+        self._in_log = 0
         try:
             with self.watching():
                 self.connection.execute("PRAGMA wal_autocheckpoint = 0")
-                self.connection.execute(f"PRAGMA wal_checkpoint({how})")
+                _, pages, merged = self.connection.execute(
+                    f"PRAGMA wal_checkpoint({how})"
+                ).fetchone()
         except sqlite3.Error as exc:
             logger.warning("write-ahead log not merged path=%s reason=%s", self._path, exc)
-        self._in_log = 0
+            return False
+        return bool(pages == merged)
 
 
 def _fresh(path: Path) -> Path:
     """Name the new file while it is written."""
     return path.with_name(f".{path.name}.fresh")
+
+
+def _content_of(connection: sqlite3.Connection) -> bytes:
+    """Return all pages of a database.
+
+    Connection.serialize() has zeros in place of pages that cannot be read, and does not tell
+    (sqlite3_serialize); of a copy in memory all can be.
+    """
+    with contextlib.closing(sqlite3.connect(":memory:")) as copy:
+        connection.backup(copy)
+        return copy.serialize()
 
 
 def _write(fresh: Path, content: bytes, *, mode: int) -> None:

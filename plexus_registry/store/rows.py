@@ -110,10 +110,10 @@ def _is_accepted(backend: Backend) -> bool:
         fields.check_name(backend.name)
         fields.check_port(backend.port)
         fields.check_protocol(backend.protocol)
-        fields.check_description(backend.description)
+        fields.check_description(backend.description, fields.GREATEST_LIMITS)
         fields.check_namespace(backend.namespace)
         fields.check_version(backend.version)
-        fields.check_metadata(backend.metadata)
+        fields.check_metadata(backend.metadata, fields.GREATEST_LIMITS)
         return fields.check_host(backend.host) == backend.host
     except InvalidValue:
         return False

@@ -88,9 +88,15 @@ class Salvager:
         return Salvage(str(finished), "an earlier start found it damaged", count, None)
 
     def replace(self, rows: Iterable[Sequence[object]]) -> Path:
-        """Put a new database with these rows in the place of the old one; return where that is."""
+        """Put a new database with these rows in the place of the old one; return where that is.
+
+        If an attempt with the same rows was cut short, this does the rest of it.
+        """
+        if not self._path.exists() and (finished := _finish(self._path)) is not None:
+            return finished
         new = self._write(rows)
         try:
+            sync(new.parent)
             return _swap(self._path, new)
         except OSError:
             # Who goes on with the old one must not find this at the next start.
@@ -194,7 +200,7 @@ class Salvager:
     # --- writing --------------------------------------------------------------------------------
 
     def _write(self, rows: Iterable[Sequence[object]]) -> Path:
-        """Write a new database beside the old one, down to the disk, and give it its name."""
+        """Write a new database beside the old one, down to the disk, and name it as complete."""
         partial = self._path.with_name(f"{self._path.name}.salvaging")
         _remove(partial)
         try:
@@ -214,7 +220,6 @@ class Salvager:
             with contextlib.suppress(OSError):
                 _remove(partial)
             raise
-        sync(new.parent)
         return new
 
     def _prepare(self, path: Path) -> None:

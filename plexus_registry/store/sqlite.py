@@ -29,9 +29,11 @@ from plexus_registry.errors import (
 )
 from plexus_registry.store.backup import backup
 from plexus_registry.store.faults import VALUE_FAULTS, check_writable, faults, primary_code
-from plexus_registry.store.lock import Lock, identity_of
+from plexus_registry.store.lock import Lock, identity_of, size_of
+from plexus_registry.store.losses import tell_losses
 from plexus_registry.store.migrations import (
     BUSY_TIMEOUT_S,
+    corrupt,
     enter_wal,
     make_directories,
     telling_strangers,
@@ -86,6 +88,7 @@ class SqliteStore:
 
     Attributes:
         salvage: What became of the database that was found damaged, if it was.
+        bytes: What database and log take on disk since the last commit; may be read anywhere.
     """
 
     def __init__(
@@ -97,6 +100,8 @@ class SqliteStore:
         self._salvager = salvager
         self._connection: sqlite3.Connection | None = None
         self._renewing = threading.Lock()  # or copying: see Flushes.renew()
+        self._damage = ""  # why there is no connection, while a rebuilding is not finished
+        self._aside: Path | None = None  # where the damaged one is, once a new one has its place
         self._use(connection)
         self._unreadable: frozenset[str] = frozenset()
 
@@ -125,6 +130,7 @@ class SqliteStore:
             check_writable(path)
             lock = Lock.acquire(path)
             stack.callback(lock.release)
+            tell_losses(path, has_lost_log=lock.has_lost_log)
             salvager = Salvager(path, statements=_STATEMENTS, busy_timeout_s=busy_timeout_s)
             salvage = salvager.prepare()
             connection = _begin(salvager, path)
@@ -170,6 +176,18 @@ class SqliteStore:
         """The names of rows that `load` skipped and that nothing has replaced since."""
         return self._unreadable
 
+    def check(self) -> None:
+        """Read from the database, to see that it can be read.
+
+        Raises:
+            StoreUnavailable: If it cannot be read now, or is not where it was.
+            StoreCorrupt: If it is damaged.
+        """
+        connection = self._open_connection()
+        with faults(self._path):
+            self._check_identity()
+            connection.execute("SELECT name FROM backends LIMIT 1").fetchone()
+
     def commit(self, changes: Sequence[Change]) -> None:
         """Write all changes, in their order, or none.
 
@@ -199,30 +217,38 @@ class SqliteStore:
             logger.warning("unreadable row replaced %s", describe(row))
         if self._unreadable:
             self._unreadable = self._unreadable.difference(change.name for change in changes)
-        self._flushes.committed(len(changes))
+        if self._flushes.committed(len(changes)):
+            self._lock.forget_log()
+        else:
+            self._lock.note_log()
+        self.bytes = size_of(self._path)
 
     def rebuild(self, entries: Sequence[Backend], reason: str) -> Salvage:
         """Set a database aside that was found damaged, and go on in a new one.
 
-        Rows that could not be read stay in the old one.
+        Rows that could not be read stay in the old one. Until this works, `commit` and `check` fail
+        as they did with the damaged database.
 
         Args:
             entries: All there are, the oldest insertion first.
             reason: What is wrong with the old database.
 
         Raises:
-            StoreUnavailable: If the new one cannot be written; the old one is still in its place.
+            StoreUnavailable: If the new one cannot be written or opened now; to be called again
+                then, with the same entries.
         """
-        old = self._open_connection()
         with faults(self._path):
-            self._check_identity()
-            old.close()
-            try:
-                aside = self._salvager.replace(map(msgspec.structs.astuple, entries))
-            finally:
-                self._use(_begin(self._salvager, self._path))
+            if not self._damage:
+                old = self._open_connection()
+                self._check_identity()
+                old.close()
+                self._damage = reason
+            if self._aside is None:
+                self._aside = self._salvager.replace(map(msgspec.structs.astuple, entries))
+            self._use(_begin(self._salvager, self._path))
+        self.salvage = Salvage(str(self._aside), self._damage, len(entries), 0)
+        self._damage, self._aside = "", None
         self._unreadable = frozenset()
-        self.salvage = Salvage(str(aside), reason, len(entries), 0)
         return self.salvage
 
     def backup(self, path: Path) -> None:
@@ -247,7 +273,9 @@ class SqliteStore:
             return
         try:
             with contextlib.suppress(sqlite3.Error):  # the log is as good a place for the changes
-                connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+                (is_left, *_) = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+                if not is_left:
+                    self._lock.forget_log()
             connection.close()
         finally:
             self._lock.release()
@@ -265,6 +293,7 @@ class SqliteStore:
         self._flushes = Flushes(self._path, connection, begin)
         self._connection = connection
         self._identity = identity_of(self._path)
+        self.bytes = size_of(self._path)
 
     def _renew(self) -> sqlite3.Connection:
         try:
@@ -278,6 +307,8 @@ class SqliteStore:
     def _open_connection(self) -> sqlite3.Connection:
         if self._connection is None:
             raise StoreUnavailable(f"database {self._path} is closed")
+        if self._damage:
+            raise corrupt(self._path, self._damage)
         return self._connection
 
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sqlite3
 import subprocess
 import threading
@@ -85,6 +86,15 @@ def test_what_is_no_registrys_is_not_copied(tmp_path: Path, script: str, reason:
         backup(database, copy)
     assert str(database) in str(caught.value)
     assert not copy.exists()
+
+
+def test_only_files_are_copied(tmp_path: Path) -> None:
+    """SQLite would wait for what a pipe brings; nothing is left behind."""
+    os.mkfifo(tmp_path / "pipe")
+    for database in (tmp_path / "pipe", tmp_path):
+        with pytest.raises(StoreUnavailable, match="it is no regular file"):
+            backup(database, tmp_path / "copy.db")
+    assert [one.name for one in tmp_path.iterdir()] == ["pipe"]
 
 
 def test_backup_that_does_not_fit_is_removed(

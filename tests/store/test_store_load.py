@@ -108,7 +108,7 @@ def test_warnings_of_unreadable_rows_are_bounded(
         {"host": "no host!"},
         {"host": "[::1]"},
         {"protocol": "http"},
-        {"description": "x" * 1025},
+        {"description": "x" * (2**20 + 1)},
         {"version": "\0"},
     ],
     ids=str,

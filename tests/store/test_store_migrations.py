@@ -32,12 +32,30 @@ def run_in_transaction(connection: sqlite3.Connection, steps: Iterable[str]) -> 
 
 
 @pytest.mark.parametrize("content", [None, b""], ids=["no file", "empty file"])
+@pytest.mark.parametrize("has_empty_log", [False, True])
 def test_new_database_has_the_present_version(
-    path: Path, execute: Execute, content: bytes | None
+    path: Path,
+    execute: Execute,
+    content: bytes | None,
+    has_empty_log: bool,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """A new file gets table, version and application id, and is no longer empty when opened."""
+    """A new file gets table, version and application id, and is no longer empty when opened.
+
+    A file that was there and is empty is told: something may have emptied it.
+    """
     if content is not None:
         path.write_bytes(content)
+    if has_empty_log:
+        path.with_name(f"{path.name}-wal").touch()
+    for _ in range(2):
+        SqliteStore.open(path).close()
+    told = [
+        f"database is an empty file and begins anew path={path}, restore a backup if it was not"
+        " meant to be empty"
+    ]
+    assert [it.getMessage() for it in caplog.records] == ([] if content is None else told)
+    assert all(it.levelname == "WARNING" for it in caplog.records)
     with SqliteStore.open(path) as store:
         assert store.load() == []
         assert path.stat().st_size > 0

@@ -14,6 +14,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from operator import itemgetter
 from pathlib import Path
 
@@ -22,11 +23,14 @@ import pytest
 from plexus_registry.backend import Backend, Put, Remove
 from plexus_registry.errors import (
     StoreCorrupt,
+    StoreDamaged,
     StoreError,
     StoreInUse,
     StoreTooNew,
+    StoreUnavailable,
 )
 from plexus_registry.store.migrations import APPLICATION_ID
+from plexus_registry.store.salvage import Salvager
 from plexus_registry.store.sqlite import SqliteStore
 from plexus_registry.store.wal import read_log
 from support.report import record_fault
@@ -248,20 +252,183 @@ def test_log_that_is_whole_is_no_damage(log: Path, opened: Opened) -> None:
         assert (len(store.load()), store.salvage) == (640, None)
 
 
-def test_missing_log_takes_its_commits_along(log: Path, opened: Opened) -> None:
-    """Without its log the database is as it was at the last checkpoint, which cannot be told."""
-    log.unlink()
+def lost_logs(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """Return the messages that a log is missing."""
+    return [one.message for one in caplog.records if "write-ahead log of the da" in one.message]
+
+
+@pytest.mark.parametrize("lose", [Path.unlink, lambda log: os.truncate(log, 0)])
+def test_missing_log_takes_its_commits_along_and_is_reported(
+    log: Path, opened: Opened, lose: Callable[[Path], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    """The database is as it was at the last checkpoint; it is told once, and at critical level."""
+    lose(log)
     with opened() as store:
         found = len(store.load())
         assert (found, store.salvage) == (600, None)
+    (told,) = lost_logs(caplog)
+    assert f"path={log}" in told
+    assert [one.levelname for one in caplog.records if one.message == told] == ["CRITICAL"]
+    with opened() as store:
+        assert len(store.load()) == 600
+    assert lost_logs(caplog) == [told]
     record_fault(
         "a missing -wal",
         rounds=1,
         acknowledged=640,
         lost=640 - found,
         recover_s=None,
-        note="not noticeable",
+        note="told at critical level",
     )
+
+
+def test_log_that_was_merged_or_belongs_to_another_file_is_not_missed(
+    log: Path, path: Path, opened: Opened, python: Python, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Neither an orderly stop nor a restored copy, under the same name or in place, is a loss."""
+    with opened():
+        pass
+    assert not log.exists()
+    with opened() as store:
+        store.backup(path.with_name("copy"))
+    for restore in ("install", "cp"):
+        python(KILLED).communicate()
+        log.unlink()
+        subprocess.run([restore, path.with_name("copy"), path], check=True)
+        with opened() as store:
+            assert len(store.load()) == 640
+        path.unlink()
+    assert lost_logs(caplog) == []
+
+
+@pytest.fixture
+def copies(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder beside the one of the database."""
+    return tmp_path_factory.mktemp("copies")
+
+
+def copied(path: Path, into: Path, *leave_out: str, to_second: bool = False) -> Path:
+    """Copy the folder of a database as ``cp -a`` does, or as an archive without fractions."""
+    subprocess.run(["cp", "-a", path.parent, into], check=True)
+    for name in leave_out:
+        (into / name).unlink()
+    copy = into / path.name
+    if to_second:
+        os.utime(copy, (int(copy.stat().st_mtime),) * 2)
+    return copy
+
+
+@pytest.mark.parametrize("to_second", [False, True])
+def test_folder_that_was_copied_without_the_log_is_reported(
+    log: Path, path: Path, copies: Path, caplog: pytest.LogCaptureFixture, *, to_second: bool
+) -> None:
+    """Once; neither the folder with its log nor one that was copied afterwards lacks anything."""
+    whole = copied(path, copies / "whole")
+    copy = copied(path, copies / "copy", log.name, f"{path.name}-shm", to_second=to_second)
+    for _ in range(2):
+        with SqliteStore.open(copy) as store:
+            assert len(store.load()) == 600
+    (told,) = lost_logs(caplog)
+    assert f"path={copy}-wal" in told
+    for sound in (whole, path):
+        with SqliteStore.open(sound) as store:
+            assert len(store.load()) == 640
+        with SqliteStore.open(copied(sound, copies / f"of-{sound.parent.name}")) as store:
+            assert len(store.load()) == 640
+    assert lost_logs(caplog) == [told]
+
+
+@pytest.mark.parametrize("place", ["original", "copy"])
+def test_log_that_another_program_merged_is_not_missed_in_a_copy(
+    log: Path, path: Path, copies: Path, caplog: pytest.LogCaptureFixture, place: str
+) -> None:
+    """The note beside the database says that a log follows; the database is another since."""
+    copy = copies / "copy"
+    if place == "copy":
+        copied(path, copy)
+    opened = path if place == "original" else copy / path.name
+    with contextlib.closing(sqlite3.connect(opened)) as other:
+        assert other.execute("SELECT count(*) FROM backends").fetchone() == (640,)
+    assert not opened.with_name(log.name).exists()
+    if place == "original":
+        copied(path, copy)
+    with SqliteStore.open(copy / path.name) as store:
+        assert len(store.load()) == 640
+    assert lost_logs(caplog) == []
+
+
+KILLED_SOON = KILLED.partition("store.commit")[0] + "store.commit([put(1)])\nos._exit(0)"
+
+
+@pytest.mark.parametrize("restore", ["cp -a", "cp -a --remove-destination", "mv"])
+def test_older_copy_that_is_put_back_is_no_loss(
+    log: Path, opened: Opened, python: Python, restore: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Though it is what the database of the note was, to the nanosecond: somebody wanted that."""
+    with opened():
+        pass
+    path = log.with_name("registry.db")
+    kept = path.with_name("kept")
+    subprocess.run(["cp", "-a", path, kept], check=True)
+    python(KILLED_SOON).communicate()
+    assert b"log follows" in path.with_name(f"{path.name}.lock").read_bytes()
+    assert path.stat().st_mtime_ns == kept.stat().st_mtime_ns
+    log.unlink()
+    subprocess.run([*restore.split(), kept, path], check=True)
+    with opened() as store:
+        assert len(store.load()) == 640
+    assert lost_logs(caplog) == []
+
+
+def test_database_alone_has_no_note_of_its_log(
+    log: Path, path: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What is told is known; of a file without its lock file nothing is."""
+    alone = tmp_path / "alone.db"
+    subprocess.run(["cp", "-a", path, alone], check=True)
+    with SqliteStore.open(alone) as store:
+        assert len(store.load()) == 600
+    assert lost_logs(caplog) == []
+
+
+@pytest.mark.parametrize(
+    "text", ["log follows 1", "log follows a b c d", "\n\n", "log follows\n" * 9]
+)
+def test_rubbish_in_the_lock_file_is_no_note(
+    log: Path, path: Path, opened: Opened, text: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is emptied, and the database is used."""
+    path.with_name(f"{path.name}.lock").write_text(f"1\n{text}")
+    log.unlink()
+    with opened() as store:
+        assert len(store.load()) == 600
+    assert lost_logs(caplog) == []
+
+
+KILLED_AFTER_MERGE = (
+    KILLED.partition("store.commit")[0]
+    + """
+for number in range(100_000):
+    store.commit([put(number)])
+    if store._flushes._in_log == 0:  # merged just now
+        break
+print(number + 1, flush=True)
+os._exit(0)
+"""
+)
+
+
+def test_log_without_commits_of_its_own_is_not_missed(
+    path: Path, opened: Opened, python: Python, caplog: pytest.LogCaptureFixture
+) -> None:
+    """After a merge all there is is in the database, whatever becomes of the log."""
+    count, _ = python(KILLED_AFTER_MERGE).communicate()
+    log = path.with_name(f"{path.name}-wal")
+    assert log.stat().st_size > 0
+    log.unlink()
+    with opened() as store:
+        assert len(store.load()) == int(count)
+    assert lost_logs(caplog) == []
 
 
 @pytest.mark.parametrize("size", [24, 5 * PAGE])
@@ -552,15 +719,64 @@ def test_rust_database_that_is_damaged_is_salvaged(
 # --- while it runs ------------------------------------------------------------------------------
 
 
-def test_rebuilt_database_holds_what_it_is_given(
-    path: Path, store: SqliteStore, backend: MakeBackend, execute: Execute
-) -> None:
-    """The damaged one is aside, and the store goes on in the new one."""
-    entries = [backend(f"b{number}") for number in range(50)]
+def damaged(
+    store: SqliteStore, backend: MakeBackend, execute: Execute, count: int
+) -> list[Backend]:
+    """Have so many entries written, then damage their database, and see that it is noticed."""
+    entries = [backend(f"b{number}") for number in range(count)]
     store.commit([Put(one) for one in entries])
     execute("DROP TABLE backends")
     with pytest.raises(StoreCorrupt):
         store.commit([Put(backend("later"))])
+    return entries
+
+
+@pytest.mark.parametrize("stage", ["writing", "opening"])
+def test_rebuilding_that_fails_is_made_up_for(
+    path: Path,
+    store: SqliteStore,
+    backend: MakeBackend,
+    *,
+    execute: Execute,
+    monkeypatch: pytest.MonkeyPatch,
+    stage: str,
+) -> None:
+    """Until it works the database counts as damaged; then there is one that was set aside."""
+    entries = damaged(store, backend, execute, 5)
+    in_the_way = path.with_name(path.name + (".salvaging" if stage == "writing" else "-wal"))
+    if stage == "writing":
+        in_the_way.mkdir()
+    else:  # when the new database has its place, a folder takes that of its log
+        connect = Salvager.connect
+
+        def connect_after(salvager: Salvager) -> sqlite3.Connection:
+            in_the_way.mkdir(exist_ok=True)
+            return connect(salvager)
+
+        monkeypatch.setattr(Salvager, "connect", connect_after)
+    for _ in range(3):
+        with pytest.raises(StoreUnavailable):
+            store.rebuild(entries, "reason")
+        for use in (store.check, partial(store.commit, [Put(backend("later"))])):
+            with pytest.raises(StoreDamaged, match="reason"):
+                use()
+    monkeypatch.undo()
+    in_the_way.rmdir()
+    salvage = store.rebuild(entries, "reason")
+    assert salvage.reason == "reason"
+    store.check()
+    store.commit([Put(backend("later"))])
+    assert [one.name for one in store.load()] == [*(one.name for one in entries), "later"]
+    aside = {str(one) for one in path.parent.glob(f"{path.name}.corrupt-*")}
+    assert salvage.aside in aside
+    assert aside <= {salvage.aside + suffix for suffix in ("", "-wal", "-shm")}
+
+
+def test_rebuilt_database_holds_what_it_is_given(
+    path: Path, store: SqliteStore, backend: MakeBackend, execute: Execute
+) -> None:
+    """The damaged one is aside, and the store goes on in the new one."""
+    entries = damaged(store, backend, execute, 50)
     salvage = store.rebuild(entries, "reason")
     assert salvage == store.salvage
     assert (salvage.salvaged, salvage.lost, salvage.reason) == (50, 0, "reason")
