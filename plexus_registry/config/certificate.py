@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import re
 import ssl
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
@@ -21,6 +22,10 @@ _CERTIFICATE = re.compile(rb"-----BEGIN CERTIFICATE-----[^-]+-----END CERTIFICAT
 _KEY = re.compile(rb"-----BEGIN (?:[A-Z]+ )*PRIVATE KEY-----")
 # The last one is what OpenSSL says of a key of another kind, RSA or elliptic curve.
 _OTHER_KEY = ("KEY_VALUES_MISMATCH", "KEY_TYPE_MISMATCH", "NO_CERTIFICATE_ASSIGNED")
+_KEY_FORBIDDEN_MODE = 0o022
+"""Whoever can write the key can be this server; a group that reads it, as ssl-cert, is usual."""
+_KEY_UNWANTED_MODE = 0o137
+"""A key that every user can read is a warning, and nothing to advise."""
 # X509_STORE_CTX_get_error(3)
 _NOT_YET_VALID, _EXPIRED = 9, 10
 
@@ -41,11 +46,11 @@ class Certificate:
 
 
 def digest_of(certificate: Path, key: Path | None) -> str:
-    """Return the digest of the files as they are now; empty if they cannot be read."""
+    """Return the digest of the files as they are now, or the fault if they cannot be read."""
     try:
-        return _digest(_read(certificate), _read(key or certificate))
-    except ConfigError:
-        return ""
+        return _digest(_read(certificate), _read_key(key or certificate))
+    except ConfigError as fault:
+        return str(fault)
 
 
 def load(certificate: Path, key: Path | None) -> Certificate:
@@ -56,11 +61,12 @@ def load(certificate: Path, key: Path | None) -> Certificate:
         key: PEM file of the private key, without a pass phrase; None if it is in *certificate*.
 
     Raises:
-        ConfigError: If a file cannot be read or holds something else, if the key is not the
-            certificate's, or if clients would not accept the certificate today.
+        ConfigError: If a file cannot be read or holds something else, if others can write the
+            key, if it is not the certificate's, or if clients would not accept the certificate
+            today.
     """
     key = key or certificate
-    chain, secret = _read(certificate), _read(key)
+    chain, secret = _read(certificate), _read_key(key)
     first = _CERTIFICATE.search(chain)
     if first is None:
         _refuse(certificate, "holds no certificate, expected one in PEM")
@@ -129,8 +135,27 @@ def _try(certificate: Path, context: ssl.SSLContext, client: ssl.SSLContext) -> 
     return ssl.cert_time_to_seconds(str(found["notAfter"]))
 
 
+def public_mode(path: Path) -> int:
+    """Return the permissions of a key's file if every user of this machine can read it, else 0."""
+    try:
+        mode = stat.S_IMODE(path.stat().st_mode)
+    except OSError:
+        return 0
+    return mode if mode & stat.S_IROTH else 0
+
+
+def _read_key(path: Path) -> bytes:
+    return _found(
+        path,
+        files.read(path, forbidden_mode=_KEY_FORBIDDEN_MODE, unwanted_mode=_KEY_UNWANTED_MODE),
+    )
+
+
 def _read(path: Path) -> bytes:
-    content = files.read(path)
+    return _found(path, files.read(path))
+
+
+def _found(path: Path, content: bytes | None) -> bytes:
     if content is None:
         _refuse(path, "does not exist")
     return content

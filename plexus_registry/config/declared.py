@@ -18,9 +18,12 @@ import tomli_w
 
 from plexus_registry.backend import (
     DECLARED_FIELDS,
+    DEFAULT_LIMITS,
+    GREATEST_LIMITS,
     Backend,
     Declaration,
     FieldFault,
+    TextLimits,
     check_declaration,
 )
 from plexus_registry.config import files
@@ -51,7 +54,7 @@ _EXAMPLE_HEAD = """\
 #   host         a DNS name, an IPv4 address or an IPv6 address
 #   port         1 to 65535
 #   protocol     "ws" (default) or "wss"
-#   description  text of at most 1024 characters
+#   description  text of at most 1024 characters, unless max_description_size says otherwise
 #   namespace    text of at most 256 characters
 #
 # Files backends.d/*.toml beside this one are read after it, in the order of their names.
@@ -125,20 +128,46 @@ def drop_ins(path: Path) -> list[Path]:
     ]
 
 
-def read_declared(path: Path) -> Declared:
-    """Read and parse the main file *path* and its drop-ins.
+def read_declared(path: Path, limits: TextLimits = DEFAULT_LIMITS) -> Declared:
+    """Read and parse the main file *path* and its drop-ins. For *limits* see `parse`.
 
     Raises:
         ConfigError: With every fault of every file.
     """
-    return parse(take(path))
+    return parse(take(path), limits)
+
+
+def read_one(path: Path) -> dict[str, Declaration]:
+    """Read and parse the one file *path*, without drop-ins; the declarations by name.
+
+    How long texts may be is left to whoever takes them.
+
+    Raises:
+        ConfigError: With every fault of the file; also if there is none.
+    """
+    content = files.read(path)
+    if content is None:
+        raise ConfigError([Fault(str(path), 0, "there is no such file")])
+    return _parse_one(path, content)
+
+
+def read_standard_input() -> dict[str, Declaration]:
+    """Read and parse what comes on standard input, as `read_one` does.
+
+    Raises:
+        ConfigError: With every fault.
+    """
+    return _parse_one(files.STANDARD_INPUT, files.read_standard_input())
+
+
+def _parse_one(path: Path, content: bytes) -> dict[str, Declaration]:
+    return parse(Snapshot(((path, content),), ""), GREATEST_LIMITS).backends
 
 
 def take(path: Path) -> Snapshot:
     """Read the main file *path* and its drop-ins.
 
-    A file that is not there is left out. A symbolic link to nothing is a fault: whoever made it
-    meant a file, which may be there for everyone but the daemon.
+    A file that is not there is left out. A symbolic link to nothing is a fault.
     """
     taken: list[tuple[Path, bytes | Fault]] = []
     listed = [path]
@@ -156,18 +185,9 @@ def take(path: Path) -> Snapshot:
             continue
         if content is not None:
             taken.append((file, content))
-        elif target := _target(file):
-            message = f"is a symbolic link to {target}, where the daemon sees no file"
-            taken.append((file, Fault(str(file), 0, message)))
+        elif fault_of_link := files.dangling(file):
+            taken.append((file, fault_of_link))
     return Snapshot(tuple(taken), _digest(taken))
-
-
-def _target(file: Path) -> str:
-    """Return where a symbolic link leads; nothing if it is none, or gone."""
-    try:
-        return os.readlink(file)
-    except OSError:
-        return ""
 
 
 def _digest(taken: Iterable[tuple[Path, bytes | Fault]]) -> str:
@@ -180,13 +200,17 @@ def _digest(taken: Iterable[tuple[Path, bytes | Fault]]) -> str:
     return digest.hexdigest()
 
 
-def parse(snapshot: Snapshot) -> Declared:
+def parse(snapshot: Snapshot, limits: TextLimits = DEFAULT_LIMITS) -> Declared:
     """Make declarations of what was read, all or nothing.
+
+    Args:
+        snapshot: What was read.
+        limits: How long texts may be.
 
     Raises:
         ConfigError: With every fault of every file, each with its line.
     """
-    reader = _Reader()
+    reader = _Reader(limits)
     for path, content in snapshot.files:
         if isinstance(content, Fault):
             reader.faults.append(content)
@@ -206,8 +230,9 @@ def parse(snapshot: Snapshot) -> Declared:
 class _Reader:
     """Gathers the declarations and faults of several documents."""
 
-    def __init__(self) -> None:
+    def __init__(self, limits: TextLimits) -> None:
         self.backends: dict[str, Declaration] = {}
+        self._limits = limits
         self.faults: list[Fault] = []
         self._tables: dict[str, tuple[files.Document, int]] = {}
 
@@ -243,7 +268,7 @@ class _Reader:
     def _add_table(self, document: files.Document, index: int, table: object) -> list[FieldFault]:
         if not isinstance(table, dict):
             return [FieldFault("", f"{ARRAY}: {quote(table)} is not accepted, expected a table")]
-        declaration, faults = check_declaration(table)
+        declaration, faults = check_declaration(table, self._limits)
         if declaration is None:
             return faults
         name = declaration.name

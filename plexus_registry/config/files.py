@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import codecs
 import difflib
+import errno
 import os
 import re
 import stat
@@ -20,8 +21,12 @@ from plexus_registry.errors import ConfigError, Fault, quote
 
 MAX_SIZE_BYTES = 16 * 1024 * 1024
 FILE_MODE = 0o644
+STANDARD_INPUT = Path("standard input")
+"""Stands in faults where a file's path would."""
 
 _FAULT_MAX_CHARACTERS = 200
+_RIGHTS = (("write", 0o020, 0o002), ("read", 0o040, 0o004), ("run", 0o010, 0o001))
+"""The worst first: what it lets a group and everybody do."""
 _AT = re.compile(
     r"(?P<what>.*) \(at (?:line (?P<line>[0-9]+), column [0-9]+|end of document)\)", re.DOTALL
 )
@@ -49,7 +54,7 @@ class Document:
         return lines.scan(self.text, self.array)
 
 
-def read(path: Path, *, forbidden_mode: int = 0) -> bytes | None:
+def read(path: Path, *, forbidden_mode: int = 0, unwanted_mode: int = 0) -> bytes | None:
     """Read the file at *path*, None if there is none (a dangling symbolic link is none).
 
     ``/dev/null`` is an empty file, so that a link to it masks a file as it does for units.
@@ -57,6 +62,7 @@ def read(path: Path, *, forbidden_mode: int = 0) -> bytes | None:
     Args:
         path: The file.
         forbidden_mode: Permissions that the file must not have.
+        unwanted_mode: Those that it may have, and that are not advised where it is refused.
 
     Raises:
         ConfigError: If it cannot be read, is no file, is open to whom it must not be, or is larger
@@ -78,13 +84,46 @@ def read(path: Path, *, forbidden_mode: int = 0) -> bytes | None:
             raise _fault(path, "is a device, pipe or socket, expected a file")
         if is_file and found.st_mode & forbidden_mode:
             mode = stat.S_IMODE(found.st_mode)
-            message = f"has the mode {mode:04o}, expected {mode & ~forbidden_mode:04o}"
-            raise _fault(path, f"{message}: chmod {mode & ~forbidden_mode:04o} {path}")
+            right = f"{mode & ~(forbidden_mode | unwanted_mode):04o}"
+            message = f"has the mode {mode:04o}, so {_openness(mode & forbidden_mode)}"
+            raise _fault(path, f"{message}, expected {right}: chmod {right} {path}")
         return _read_all(path, descriptor)
     except OSError as error:
         raise _fault(path, f"cannot be read: {error.strerror}") from error
     finally:
         os.close(descriptor)
+
+
+def read_standard_input() -> bytes:
+    """Read standard input to its end.
+
+    Raises:
+        ConfigError: If it cannot be read, or is larger than 16 MiB.
+    """
+    try:
+        return _read_all(STANDARD_INPUT, 0)
+    except OSError as error:
+        raise _fault(STANDARD_INPUT, f"cannot be read: {error.strerror}") from error
+
+
+def _openness(mode: int) -> str:
+    """Say the worst that permissions allow."""
+    verb, others = next(
+        (verb, mode & everybody) for verb, group, everybody in _RIGHTS if mode & (group | everybody)
+    )
+    return f"{'every user' if others else 'its group'} can {verb} it"
+
+
+def dangling(path: Path) -> Fault | None:
+    """Return the fault of a symbolic link that leads to nothing; None if it is none, or gone.
+
+    Whoever made it meant a file, which may be there for everyone but the daemon.
+    """
+    try:
+        target = os.readlink(path)
+    except OSError:
+        return None
+    return Fault(str(path), 0, f"is a symbolic link to {target}, where the daemon sees no file")
 
 
 def _read_all(path: Path, descriptor: int) -> bytes:
@@ -171,12 +210,12 @@ def replace(path: Path, text: str, *, mode: int, group: int = -1) -> None:
 
     Args:
         path: The file. Where it is a symbolic link, the file that it leads to.
-        text: What it is to hold.
+        text: What it is to hold; what was no UTF-8 may be in it as surrogates (PEP 383).
         mode: Of a new file. One that is replaced keeps its own, and its owner and group.
         group: Of a new file; -1 for that of the process.
 
     Raises:
-        OSError: If it cannot be written.
+        OSError: If it cannot be written, or what is there is no regular file.
     """
     path = path.resolve()
     try:
@@ -184,10 +223,14 @@ def replace(path: Path, text: str, *, mode: int, group: int = -1) -> None:
     except FileNotFoundError:
         owner = -1
     else:
+        if not stat.S_ISREG(former.st_mode):  # /dev/null, for one, is not ours to replace
+            raise OSError(errno.EINVAL, "is no regular file and is left as it is", str(path))
         owner, group, mode = former.st_uid, former.st_gid, stat.S_IMODE(former.st_mode)
     descriptor, temporary = _make_temporary(path)
     try:
-        with os.fdopen(descriptor, "w", encoding="utf-8", newline="\n") as file:
+        with os.fdopen(
+            descriptor, "w", encoding="utf-8", errors="surrogateescape", newline="\n"
+        ) as file:
             os.fchown(descriptor, owner, group)
             os.fchmod(descriptor, mode)
             file.write(text)

@@ -70,6 +70,11 @@ def database(environ: Mapping[str, str], home: Path) -> Path:
     return state / "plexus-registry" / "registry.db"
 
 
+def user_units(environ: Mapping[str, str], home: Path) -> Path:
+    """Return the directory of the units that a user made (systemd.unit(5))."""
+    return _xdg(environ, "XDG_CONFIG_HOME", home / ".config") / "systemd" / "user"
+
+
 def _configuration_directory(environ: Mapping[str, str], home: Path) -> Path:
     directory = _first(environ.get("CONFIGURATION_DIRECTORY"))
     return directory or _xdg(environ, "XDG_CONFIG_HOME", home / ".config") / "plexus"

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from plexus_registry import backend as fields
 from plexus_registry.access import Policy
 from plexus_registry.backend import Declaration
 from plexus_registry.config import places, values
@@ -43,7 +44,23 @@ class Settings:
     max_message_size: int = 1024 * 1024
     max_buffered_input: int = 64 * 1024 * 1024
     max_buffered_output: int = 256 * 1024 * 1024
+    max_answer_size: int = 40 * 1024 * 1024
     max_entries: int = 100_000
+    max_description_size: int = fields.DEFAULT_LIMITS.description
+    max_metadata_size: int = fields.DEFAULT_LIMITS.metadata
+    max_pending_calls: int = 1024
+    max_batch: int = 1024
+    max_nested_calls: int = 8
+    max_nesting: int = 128
+    max_small_frames: int = 1024
+    handshake_timeout: int = 10
+    slow_reader_timeout: int = 60
+    slow_sender_timeout: int = 60
+
+    @property
+    def text_limits(self) -> fields.TextLimits:
+        """How many characters texts of backends may have."""
+        return fields.TextLimits(self.max_description_size, self.max_metadata_size)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -55,8 +72,8 @@ class Setting:
         help: What it sets, in one line without a full stop.
         metavar: What stands for the value in the help.
         parse: Validates one value.
-        options: Its spellings on the command line.
-        variable: The environment variable.
+        options: Its spellings on the command line; like the name unless given.
+        variable: The environment variable; like the name unless given.
         second_variable: One that counts if the first is not set, with a function that takes the
             value out of it (None: it has nothing to say).
         is_list: True if it has any number of values: separated by commas in the environment, a
@@ -70,13 +87,19 @@ class Setting:
     help: str
     metavar: str
     parse: values.Parser
-    options: tuple[str, ...]
-    variable: str
+    options: tuple[str, ...] = ()
+    variable: str = ""
     second_variable: tuple[str, Callable[[str], str | None]] | None = None
     is_list: bool = False
     repeats: bool = False
     place: Callable[[Mapping[str, str], Path], Path | None] | None = None
     default_text: str = ""
+
+    def __post_init__(self) -> None:
+        spelled = self.name.replace("_", "-")
+        object.__setattr__(self, "options", self.options or (f"--{spelled}",))
+        variable = self.variable or f"REGISTRY_{self.name.upper()}"
+        object.__setattr__(self, "variable", variable)
 
 
 SETTINGS = (
@@ -85,8 +108,6 @@ SETTINGS = (
         help="name or address to listen on; not used when systemd passes sockets",
         metavar="HOST",
         parse=values.host,
-        options=("--host",),
-        variable="REGISTRY_HOST",
     ),
     Setting(
         name="port",
@@ -94,7 +115,6 @@ SETTINGS = (
         metavar="PORT",
         parse=values.integer(0, 65535),
         options=("--port", "-p"),
-        variable="REGISTRY_PORT",
     ),
     Setting(
         name="database",
@@ -112,7 +132,6 @@ SETTINGS = (
         metavar="FILE",
         parse=values.path,
         options=("--config", "-c"),
-        variable="REGISTRY_CONFIG",
         place=places.declared_backends,
         default_text="backends.toml in the configuration directory",
     ),
@@ -121,7 +140,6 @@ SETTINGS = (
         help=f"what is logged: {', '.join(values.LOG_LEVELS)}",
         metavar="LEVEL",
         parse=values.log_level,
-        options=("--log-level",),
         variable="REGISTRY_LOG",
         second_variable=("RUST_LOG", values.plain_level),
     ),
@@ -130,8 +148,6 @@ SETTINGS = (
         help="name of the hub in method calls, as in NAME.call",
         metavar="NAME",
         parse=values.hub_namespace,
-        options=("--hub-namespace",),
-        variable="REGISTRY_HUB_NAMESPACE",
     ),
     Setting(
         name="backends",
@@ -139,7 +155,6 @@ SETTINGS = (
         metavar="BACKEND",
         parse=values.backend,
         options=("--backend",),
-        variable="REGISTRY_BACKENDS",
         is_list=True,
         repeats=True,
     ),
@@ -148,24 +163,18 @@ SETTINGS = (
         help="backend to enter at start if no entry holds its name; none for no such backend",
         metavar="BACKEND",
         parse=values.backend_or_off,
-        options=("--auto-register",),
-        variable="REGISTRY_AUTO_REGISTER",
     ),
     Setting(
         name="write_access",
         help="who may write without a token: local (this machine), token (nobody) or open (all)",
         metavar="POLICY",
         parse=values.policy,
-        options=("--write-access",),
-        variable="REGISTRY_WRITE_ACCESS",
     ),
     Setting(
         name="token_file",
         help="file of the tokens that are accepted, NAME:SHA256 of each",
         metavar="FILE",
         parse=values.path,
-        options=("--token-file",),
-        variable="REGISTRY_TOKEN_FILE",
         place=places.tokens,
         default_text="tokens in the configuration directory, or the credential of this name",
     ),
@@ -174,8 +183,6 @@ SETTINGS = (
         help="names by which browsers may call this host, besides its own; IP addresses always may",
         metavar="HOSTS",
         parse=values.host_name,
-        options=("--allowed-hosts",),
-        variable="REGISTRY_ALLOWED_HOSTS",
         is_list=True,
     ),
     Setting(
@@ -183,8 +190,6 @@ SETTINGS = (
         help="web origins whose pages may connect, besides those of this host",
         metavar="ORIGINS",
         parse=values.origin,
-        options=("--allowed-origins",),
-        variable="REGISTRY_ALLOWED_ORIGINS",
         is_list=True,
     ),
     Setting(
@@ -192,8 +197,6 @@ SETTINGS = (
         help="certificates for TLS (wss) on TCP sockets, the server's own first, in PEM",
         metavar="FILE",
         parse=values.path_or_off,
-        options=("--tls-certificate",),
-        variable="REGISTRY_TLS_CERTIFICATE",
         place=places.tls_certificate,
         default_text="the credential tls.crt, else none: no TLS",
     ),
@@ -202,8 +205,6 @@ SETTINGS = (
         help="private key of the certificate, in PEM without a pass phrase",
         metavar="FILE",
         parse=values.path_or_off,
-        options=("--tls-key",),
-        variable="REGISTRY_TLS_KEY",
         place=places.tls_key,
         default_text="the credential tls.key, else in the file of the certificate",
     ),
@@ -212,48 +213,102 @@ SETTINGS = (
         help="how many clients may be connected at once",
         metavar="NUMBER",
         parse=values.integer(1, 1_000_000),
-        options=("--max-connections",),
-        variable="REGISTRY_MAX_CONNECTIONS",
     ),
     Setting(
         name="max_connections_per_address",
         help="how many of them may come from one address of another machine, or one IPv6 network",
         metavar="NUMBER",
         parse=values.integer(1, 1_000_000),
-        options=("--max-connections-per-address",),
-        variable="REGISTRY_MAX_CONNECTIONS_PER_ADDRESS",
     ),
     Setting(
         name="max_message_size",
         help="largest message that is accepted, in bytes",
         metavar="BYTES",
         parse=values.integer(1024, 10 * 1024 * 1024),
-        options=("--max-message-size",),
-        variable="REGISTRY_MAX_MESSAGE_SIZE",
     ),
     Setting(
         name="max_buffered_input",
         help="how much of unfinished messages may wait in memory, in bytes over all clients",
         metavar="BYTES",
         parse=values.integer(1024 * 1024, 2**40),
-        options=("--max-buffered-input",),
-        variable="REGISTRY_MAX_BUFFERED_INPUT",
     ),
     Setting(
         name="max_buffered_output",
         help="how much may wait in memory for clients that do not read, in bytes over all of them",
         metavar="BYTES",
         parse=values.integer(1024 * 1024, 2**40),
-        options=("--max-buffered-output",),
-        variable="REGISTRY_MAX_BUFFERED_OUTPUT",
+    ),
+    Setting(
+        name="max_answer_size",
+        help="largest listing that is made at once, in bytes",
+        metavar="BYTES",
+        parse=values.integer(64 * 1024, 2**40),
     ),
     Setting(
         name="max_entries",
         help="how many backends there may be, declared ones included",
         metavar="NUMBER",
         parse=values.integer(1, 10_000_000),
-        options=("--max-entries",),
-        variable="REGISTRY_MAX_ENTRIES",
+    ),
+    Setting(
+        name="max_description_size",
+        help="how many characters a description may have",
+        metavar="NUMBER",
+        parse=values.integer(0, fields.TEXT_MAX_CHARACTERS),
+    ),
+    Setting(
+        name="max_metadata_size",
+        help="how many characters the JSON text of metadata may have",
+        metavar="NUMBER",
+        parse=values.integer(0, fields.TEXT_MAX_CHARACTERS),
+    ),
+    Setting(
+        name="max_pending_calls",
+        help="how many calls of one client may wait for the disk before it is not read from",
+        metavar="NUMBER",
+        parse=values.integer(1, 65536),
+    ),
+    Setting(
+        name="max_batch",
+        help="how many entries a batch may have",
+        metavar="NUMBER",
+        parse=values.integer(1, 4096),
+    ),
+    Setting(
+        name="max_nested_calls",
+        help="how deep calls of the hub through itself may be nested",
+        metavar="NUMBER",
+        parse=values.integer(0, 64),
+    ),
+    Setting(
+        name="max_nesting",
+        help="how deep the JSON of a message may be nested",
+        metavar="NUMBER",
+        parse=values.integer(16, 512),
+    ),
+    Setting(
+        name="max_small_frames",
+        help="how many tiny fragments a message may have, and how many pings may come in 10 s",
+        metavar="NUMBER",
+        parse=values.integer(16, 65536),
+    ),
+    Setting(
+        name="handshake_timeout",
+        help="how long a client may take to connect, TLS included, in seconds",
+        metavar="SECONDS",
+        parse=values.integer(1, 3600),
+    ),
+    Setting(
+        name="slow_reader_timeout",
+        help="how long a client may take nothing of what is sent to it, in seconds",
+        metavar="SECONDS",
+        parse=values.integer(1, 3600),
+    ),
+    Setting(
+        name="slow_sender_timeout",
+        help="how long a client may take for each 16 KiB of a message, in seconds",
+        metavar="SECONDS",
+        parse=values.integer(1, 3600),
     ),
 )
 """Everything that can be set, in the order in which it is shown."""

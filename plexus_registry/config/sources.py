@@ -89,6 +89,8 @@ class _Resolver:
         path, named_by = self._find_file()
         document = self._read_file(path, named_by)
         found = {setting.name: self._value(setting, document) for setting in SETTINGS}
+        if not self._faults:
+            self._check_together(Settings(**found))
         if self._faults:
             places = [fault.place for fault in self._faults]
             raise ConfigError(
@@ -102,6 +104,18 @@ class _Resolver:
         known = len(self._faults)
         path: Path = self._value(setting, document)
         return None if len(self._faults) > known else path
+
+    def _check_together(self, found: Settings) -> None:
+        """Refuse what is sound by itself and not with the rest."""
+        needed = found.text_limits.entry_bytes
+        if found.max_answer_size < needed:
+            message = (
+                f"max_answer_size: {found.max_answer_size} is not accepted with"
+                f" max_description_size {found.max_description_size} and max_metadata_size"
+                f" {found.max_metadata_size}, expected an integer from {needed}, for so large one"
+                " backend can be, or lower limits on its texts"
+            )
+            self._faults.append(Fault(self._origins["max_answer_size"], 0, message))
 
     def _find_file(self) -> tuple[Path, str]:
         """Return the settings file's path and who named it, nobody for the default."""

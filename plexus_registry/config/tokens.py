@@ -11,12 +11,12 @@ import fcntl
 import os
 import re
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from plexus_registry.access import digest_of
 from plexus_registry.config import files
-from plexus_registry.errors import ConfigError, Fault, InvalidValue
+from plexus_registry.errors import ConfigError, Fault, InvalidValue, NotWritten
 
 TOKENS_MAX = 1024
 """All of them are compared with each token that a client gives."""
@@ -44,10 +44,16 @@ def read(path: Path) -> dict[str, bytes]:
         The digest of each by its name.
 
     Raises:
-        ConfigError: With every fault of the file; also if others may read or write it.
+        ConfigError: With every fault of the file; also if others may read or write it, or if it
+            is a symbolic link to nothing.
     """
     content = files.read(path, forbidden_mode=_FORBIDDEN_MODE)
-    return {} if content is None else parse(path, content)
+    if content is not None:
+        return parse(path, content)
+    fault = files.dangling(path)
+    if fault is not None:
+        raise ConfigError([fault])
+    return {}
 
 
 def parse(path: Path, content: bytes) -> dict[str, bytes]:
@@ -56,9 +62,20 @@ def parse(path: Path, content: bytes) -> dict[str, bytes]:
     Raises:
         ConfigError: With every fault.
     """
+    found, faults = _parse(path, _text_of(content))
+    if faults:
+        raise ConfigError(faults)
+    return found
+
+
+def _text_of(content: bytes) -> str:
+    return content.decode(errors="surrogateescape")
+
+
+def _parse(path: Path, text: str) -> tuple[dict[str, bytes], list[Fault]]:
     found: dict[str, bytes] = {}
     faults = []
-    for number, line in _entries(content.decode(errors="replace")):
+    for number, line in _entries(text):
         name, _, digest = line.partition(":")
         if not _NAME.fullmatch(name) or not _HASH.fullmatch(digest):
             expected = "NAME:SHA256 with 64 hexadecimal digits, or a comment that begins with #"
@@ -70,9 +87,7 @@ def parse(path: Path, content: bytes) -> dict[str, bytes]:
     if len(found) > TOKENS_MAX:
         message = f"has {len(found)} tokens, expected {TOKENS_MAX} at the most"
         faults.append(Fault(str(path), 0, message))
-    if faults:
-        raise ConfigError(faults)
-    return found
+    return found, faults
 
 
 def add(path: Path, name: str = "", *, group: int = -1) -> tuple[str, str]:
@@ -88,12 +103,14 @@ def add(path: Path, name: str = "", *, group: int = -1) -> tuple[str, str]:
 
     Raises:
         InvalidValue: If the name is taken or not accepted.
-        ConfigError: If the file has faults or cannot be written.
+        ConfigError: If the file has faults.
+        NotWritten: If it cannot be written.
     """
     token = f"{_PREFIX}{secrets.token_urlsafe(_RANDOM_BYTES)}"
 
-    def changed(text: str, known: dict[str, bytes]) -> str:
+    def changed(content: bytes) -> str:
         nonlocal name
+        known, text = parse(path, content), _text_of(content)
         name = name or next(
             free for n in range(1, TOKENS_MAX + 2) if (free := f"t{n}") not in known
         )
@@ -106,27 +123,48 @@ def add(path: Path, name: str = "", *, group: int = -1) -> tuple[str, str]:
         end = "" if not text or text.endswith("\n") else "\n"
         return f"{text or _HEAD}{end}{name}:{digest_of(token).hex()}\n"
 
-    _change(path, changed, group=group)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise NotWritten(path, error.strerror) from error
+    _change(path, changed, group=group, forbidden_mode=_FORBIDDEN_MODE)
     return name, token
 
 
-def revoke(path: Path, name: str) -> None:
-    """Take a token out of the file.
+def revoke(path: Path, name: str) -> list[Fault]:
+    """Take a token out of the file: every line with its name, whatever else is wrong with it.
+
+    Returns:
+        The faults that the file still has. The registry takes nothing from it until they are
+        mended, this change included.
 
     Raises:
         InvalidValue: If there is none of that name.
-        ConfigError: If the file has faults or cannot be written.
+        ConfigError: If the file cannot be read.
+        NotWritten: If it cannot be written.
     """
 
-    def changed(text: str, known: dict[str, bytes]) -> str:
-        if name not in known:
-            held = ", ".join(known) or "there is none"
-            raise InvalidValue("name", name, f"the name of a token in {path}: {held}")
-        lines = text.splitlines(keepends=True)
+    def changed(content: bytes) -> str:
+        text = _text_of(content)
         gone = {number for number, line in _entries(text) if line.startswith(f"{name}:")}
+        if not gone or not name:
+            raise _unknown(path, name, _parse(path, text)[0])
+        lines = text.splitlines(keepends=True)
         return "".join(line for number, line in enumerate(lines, 1) if number not in gone)
 
+    if not path.parent.is_dir():
+        raise _unknown(path, name, ())
     _change(path, changed)
+    try:
+        read(path)
+    except ConfigError as error:
+        return error.faults
+    return []
+
+
+def _unknown(path: Path, name: str, held: Iterable[str]) -> InvalidValue:
+    there_is = ", ".join(held) or "there is none"
+    return InvalidValue("name", name, f"the name of a token in {path}: {there_is}")
 
 
 def _entries(text: str) -> Iterator[tuple[int, str]]:
@@ -137,19 +175,19 @@ def _entries(text: str) -> Iterator[tuple[int, str]]:
 
 
 def _change(
-    path: Path, changed: Callable[[str, dict[str, bytes]], str], *, group: int = -1
+    path: Path,
+    changed: Callable[[bytes], str],
+    *,
+    group: int = -1,
+    forbidden_mode: int = 0,
 ) -> None:
-    """Replace the file by what *changed* makes of its text and tokens, one change at a time."""
+    """Replace the file by what *changed* makes of its content, one change at a time."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         with _locked(path.parent):
-            content = files.read(path, forbidden_mode=_FORBIDDEN_MODE)
-            known = {} if content is None else parse(path, content)
-            text = changed((content or b"").decode(), known)
+            text = changed(files.read(path, forbidden_mode=forbidden_mode) or b"")
             files.replace(path, text, mode=FILE_MODE, group=group)
     except OSError as error:
-        message = f"cannot be written: {error.strerror}"
-        raise ConfigError([Fault(str(path), 0, message)]) from error
+        raise NotWritten(path, error.strerror) from error
 
 
 @contextlib.contextmanager

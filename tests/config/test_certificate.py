@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import trustme
 
-from plexus_registry.config.certificate import digest_of, load
+from plexus_registry.config.certificate import digest_of, load, public_mode
 from plexus_registry.errors import ConfigError
 from support.certificates import Authority, Issued
 
@@ -113,6 +113,48 @@ def test_key_of_another_kind_is_refused(authority: Authority) -> None:
     assert "is not the key of the certificate in" in fault_of(issued.certificate, issued.key)
 
 
-def test_files_that_cannot_be_read_have_no_digest(tmp_path: Path) -> None:
-    """So that they count as changed once they can."""
-    assert digest_of(tmp_path / "no.crt", None) == ""
+@pytest.mark.parametrize(
+    ("mode", "writer", "right"),
+    [
+        (0o666, "every user", 0o640),
+        (0o664, "its group", 0o640),
+        (0o660, "its group", 0o640),
+        (0o602, "every user", 0o600),
+        (0o777, "every user", 0o640),
+    ],
+)
+def test_key_that_others_can_write_is_refused(
+    authority: Authority, mode: int, writer: str, right: int
+) -> None:
+    """They could be this server. Looked at for changes, the file is another with each fault.
+
+    With the mode that is advised nothing is wrong, and nobody but owner and group can read it.
+    """
+    issued = authority.issue()
+    issued.key.chmod(mode)
+    assert fault_of(issued.certificate, issued.key) == (
+        f"tls.key: has the mode {mode:04o}, so {writer} can write it, expected {right:04o}:"
+        f" chmod {right:04o} tls.key"
+    )
+    assert f"has the mode {mode:04o}" in digest_of(issued.certificate, issued.key)
+    issued.key.chmod(right)
+    load(issued.certificate, issued.key)
+    assert public_mode(issued.key) == 0
+
+
+@pytest.mark.parametrize(
+    ("mode", "is_public"), [(0o600, False), (0o640, False), (0o400, False), (0o644, True)]
+)
+def test_key_that_others_can_read_is_told(
+    authority: Authority, mode: int, *, is_public: bool
+) -> None:
+    """A group may: Debian's ssl-cert is there for that."""
+    issued = authority.issue()
+    issued.key.chmod(mode)
+    assert bool(public_mode(issued.key)) is is_public
+    load(issued.certificate, issued.key)
+
+
+def test_files_that_cannot_be_read_have_their_fault_for_a_digest(tmp_path: Path) -> None:
+    """So that they count as changed once they can, or once something else is wrong with them."""
+    assert digest_of(tmp_path / "no.crt", None) == f"{tmp_path}/no.crt: does not exist"

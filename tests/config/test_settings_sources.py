@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from plexus_registry.access import Policy
-from plexus_registry.backend import Declaration
+from plexus_registry.backend import TEXT_MAX_CHARACTERS, Declaration
 from plexus_registry.config.settings import (
     DEFAULT_AUTO_REGISTER,
     SETTINGS,
@@ -129,7 +129,18 @@ def test_every_setting_can_be_given_in_all_three_spellings(home: Path) -> None:
         "max_message_size": "2048",
         "max_buffered_input": "1048578",
         "max_buffered_output": "1048577",
+        "max_answer_size": "65537",
         "max_entries": "9",
+        "max_description_size": "10",
+        "max_metadata_size": "11",
+        "max_pending_calls": "12",
+        "max_batch": "13",
+        "max_nested_calls": "14",
+        "max_nesting": "20",
+        "max_small_frames": "16",
+        "handshake_timeout": "17",
+        "slow_reader_timeout": "18",
+        "slow_sender_timeout": "19",
     }
     line = [part for item in SETTINGS for part in (item.options[0], given[item.name])]
     environ = {item.variable: given[item.name] for item in SETTINGS}
@@ -148,6 +159,28 @@ def test_every_setting_can_be_given_in_all_three_spellings(home: Path) -> None:
     assert by_line.settings == by_environment.settings == by_file.settings
     assert by_line.settings.backends == (Declaration(name="a", host="h", port=1),)
     assert by_line.settings.auto_register is None
+
+
+def test_answers_must_have_room_for_the_largest_backend(home: Path) -> None:
+    """Wherever the settings come from; the fault names all of them, and where the first is from."""
+    expected = (
+        "max_answer_size: 65536 is not accepted with max_description_size 10 and"
+        " max_metadata_size 200000, expected an integer from 804136, for so large one backend can"
+        " be, or lower limits on its texts"
+    )
+    path = settings_file(home, "max_answer_size = 65536\nmax_description_size = 10\n")
+    metadata = {"REGISTRY_MAX_METADATA_SIZE": "200000"}
+    with pytest.raises(ConfigError) as caught:
+        resolve({}, metadata, home)
+    assert list(map(str, caught.value.faults)) == [f"{path}:1: {expected}"]
+    with pytest.raises(ConfigError) as caught:
+        from_line(home, "--max-answer-size", "65536", environ=metadata)
+    assert list(map(str, caught.value.faults)) == [f"--max-answer-size: {expected}"]
+    from_line(home, "--max-answer-size", "804136", environ=metadata)
+    from_line(home, "--max-metadata-size", "11")
+    settings_file(home, "")
+    greatest = str(TEXT_MAX_CHARACTERS)
+    from_line(home, "--max-description-size", greatest, "--max-metadata-size", greatest)
 
 
 def test_empty_variable_counts_as_unset(home: Path) -> None:

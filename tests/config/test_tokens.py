@@ -11,7 +11,7 @@ import pytest
 
 from plexus_registry.access import digest_of
 from plexus_registry.config import tokens
-from plexus_registry.errors import ConfigError, InvalidValue
+from plexus_registry.errors import ConfigError, InvalidValue, NotWritten
 
 HASH = digest_of("a").hex()
 
@@ -42,6 +42,12 @@ def faults_of(path: Path) -> list[str]:
 def test_no_file_is_no_tokens(path: Path) -> None:
     """Nobody needs to have one."""
     assert tokens.read(path) == {}
+
+
+def test_link_to_nothing_is_a_fault(path: Path) -> None:
+    """Who made it meant a file: without one every token would be taken back in silence."""
+    path.symlink_to("gone")
+    assert faults_of(path) == [f"{path}: is a symbolic link to gone, where the daemon sees no file"]
 
 
 def test_lines_are_names_and_hashes(path: Path) -> None:
@@ -89,13 +95,24 @@ def test_number_of_tokens_is_bounded(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("mode", "right"), [(0o644, 0o640), (0o660, 0o640), (0o602, 0o600), (0o777, 0o750)]
+    ("mode", "open_to", "right"),
+    [
+        (0o644, "every user can read", 0o640),
+        (0o660, "its group can write", 0o640),
+        (0o664, "its group can write", 0o640),
+        (0o602, "every user can write", 0o600),
+        (0o641, "every user can run", 0o640),
+        (0o777, "every user can write", 0o750),
+    ],
 )
-def test_file_that_is_open_to_others_is_refused(path: Path, mode: int, right: int) -> None:
+def test_file_that_is_open_to_others_is_refused(
+    path: Path, mode: int, open_to: str, right: int
+) -> None:
     """Whoever could write it could let himself in; the fault says what to type."""
     write(path, f"ci:{HASH}\n", mode)
     assert faults_of(path) == [
-        f"{path}: has the mode {mode:04o}, expected {right:04o}: chmod {right:04o} {path}"
+        f"{path}: has the mode {mode:04o}, so {open_to} it, expected {right:04o}:"
+        f" chmod {right:04o} {path}"
     ]
 
 
@@ -166,19 +183,48 @@ def test_unknown_name_cannot_be_taken_back(path: Path) -> None:
 
 
 def test_file_with_faults_is_not_changed(path: Path) -> None:
-    """It is to be mended first."""
+    """A new token would not count; it is to be mended first."""
     write(path, "nonsense\n")
-    for change in (tokens.add, tokens.revoke):
-        with pytest.raises(ConfigError):
-            change(path, "ci")
+    with pytest.raises(ConfigError):
+        tokens.add(path, "ci")
     assert path.read_text() == "nonsense\n"
+
+
+def test_token_is_taken_back_whatever_else_is_wrong(path: Path) -> None:
+    """Only its lines go, however often and how it is there; what is left wrong is returned."""
+    rest = b"# caf\xe9\nplexus_the-token-itself\n\xff:1\nother:%b\n" % HASH.encode()
+    path.write_bytes(b"ci:%b\n" % HASH.encode() + rest + b"ci:short\nci:%b" % HASH.encode())
+    path.chmod(0o600)
+    assert [fault.line for fault in tokens.revoke(path, "ci")] == [2, 3]
+    assert path.read_bytes() == rest
+    for missing in ("ci", "", "plexus_the-token-itself"):
+        with pytest.raises(InvalidValue) as refused:
+            tokens.revoke(path, missing)
+        assert refused.value.accepted == f"the name of a token in {path}: other"
+
+
+def test_token_is_taken_back_from_a_file_that_is_open_to_others(path: Path) -> None:
+    """Its mode stays, and is told."""
+    write(path, f"ci:{HASH}\nother:{HASH}\n", 0o644)
+    (fault,) = tokens.revoke(path, "ci")
+    assert "has the mode 0644, so every user can read it, expected 0640" in fault.message
+    assert path.stat().st_mode & 0o777 == 0o644
+    assert path.read_text() == f"other:{HASH}\n"
+
+
+def test_comment_that_is_no_utf8_stays(path: Path) -> None:
+    """Whatever the operator's editor wrote."""
+    path.write_bytes(b"# caf\xe9\n")
+    path.chmod(0o600)
+    tokens.add(path, "ci")
+    assert path.read_bytes().startswith(b"# caf\xe9\nci:")
 
 
 def test_folder_is_made_and_one_that_cannot_be_is_told(path: Path) -> None:
     """In one line, not as a fault of the program."""
     tokens.add(path / "made" / "tokens", "ci")
     below = path / "made" / "tokens" / "x"
-    with pytest.raises(ConfigError) as caught:
+    with pytest.raises(NotWritten) as caught:
         tokens.add(below, "ci")
     assert str(caught.value).startswith(f"{below}: cannot be written: ")
 
@@ -199,3 +245,10 @@ def test_link_stays_a_link(path: Path, tmp_path: Path) -> None:
     tokens.add(path, "ci")
     assert path.is_symlink()
     assert list(tokens.read(target)) == ["ci"]
+
+
+def test_revoking_makes_no_folders(tmp_path: Path) -> None:
+    """A path that is mistyped leaves nothing behind."""
+    with pytest.raises(InvalidValue, match="there is none"):
+        tokens.revoke(tmp_path / "no" / "such" / "tokens", "laptop")
+    assert list(tmp_path.iterdir()) == []

@@ -16,6 +16,7 @@ import pytest
 
 from plexus_registry.config.chain import is_settled, signature
 from plexus_registry.config.watch import INOTIFY, MAX_DEBOUNCES, POLL, Watch
+from support.clocks import by_hand
 from support.timing import TIMEOUT_S
 
 DEBOUNCE_S = 0.06
@@ -398,14 +399,13 @@ def test_file_that_changes_all_the_time_is_reported_in_bounded_time(path: Path) 
     async def scenario() -> None:
         loop = asyncio.get_running_loop()
         async with watching(path) as changes:
-            reported = asyncio.create_task(changes.next())
-            started_at, number = loop.time(), 0
-            while not reported.done():
-                number += 1
-                path.write_text(str(number))
-                await asyncio.sleep(DEBOUNCE_S / 10)
-            await reported
-            assert loop.time() - started_at >= DEBOUNCE_S * (MAX_DEBOUNCES - 1)
+            with by_hand(loop) as move:
+                steps = 0
+                while not changes.count:
+                    steps += 1
+                    path.write_text("x" * steps)
+                    await move(DEBOUNCE_S / 10)
+            assert MAX_DEBOUNCES - 1 <= steps / 10 <= MAX_DEBOUNCES + 2
 
     run(scenario)
 
@@ -414,11 +414,14 @@ def test_write_in_steps_is_reported_once(path: Path) -> None:
     """What takes shorter than the debounce between its steps is one change."""
 
     async def scenario() -> None:
+        loop = asyncio.get_running_loop()
         async with watching(path, debounce_s=0.3) as changes:
-            with open(path, "w", buffering=1) as file:
+            with by_hand(loop) as move, open(path, "w", buffering=1) as file:
                 for number in range(4):
                     file.write(f"{number}\n")
-                    await asyncio.sleep(0.01)
+                    await move(0)
+                    await move(0.25)
+                assert changes.count == 0
             await changes.next()
             replace(path, "last")
             await changes.next()
@@ -540,10 +543,11 @@ def test_stop_during_a_burst_reports_nothing_more(path: Path) -> None:
     """The timer of the burst ends with the watch."""
 
     async def scenario() -> None:
-        async with watching(path) as changes:
-            path.write_text("1")
-            await asyncio.sleep(DEBOUNCE_S / 4)
-        await asyncio.sleep(DEBOUNCE_S * 2)
+        with by_hand(asyncio.get_running_loop()) as move:
+            async with watching(path) as changes:
+                path.write_text("1")
+                await move(DEBOUNCE_S / 4)
+            await move(DEBOUNCE_S * 2)
         assert changes.count == 0
 
     run(scenario)
