@@ -74,7 +74,7 @@ def label_of(address: object) -> str:
     return f"unix:{address}"
 
 
-def client_of(sock: socket.socket, address: object) -> Client:
+def client_of(sock: socket.socket, address: object, *, place: str = "") -> Client:
     """Tell who the other end of a connection is, as far as the kernel knows.
 
     Its label is ``127.0.0.1:40000`` or ``unix:pid=PID,uid=UID``.
@@ -82,18 +82,21 @@ def client_of(sock: socket.socket, address: object) -> Client:
     Args:
         sock: As it was accepted.
         address: The other end's, as it came with the socket.
+        place: From `crowd.place_of`; programs that use a Unix socket are told apart by their user.
     """
     if sock.family != socket.AF_UNIX:
         # Its own address counts, not ours: with route_localnet (ip-sysctl) others can reach
         # 127.0.0.1, but nobody can get an answer to there.
         assert isinstance(address, tuple)
-        return Client(label_of(address), Trust.LOCAL if is_loopback(address[0]) else Trust.REMOTE)
+        trust = Trust.LOCAL if is_loopback(address[0]) else Trust.REMOTE
+        return Client(label_of(address), trust, place=place)
     # SO_PEERCRED, unix(7): who connected, from the kernel.
     credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER_CREDENTIALS.size)
     pid, uid, _ = _PEER_CREDENTIALS.unpack(credentials)
     # Whoever our user namespace does not know has the overflow id, one for all.
     is_owner = uid in (0, os.geteuid()) and uid != _OVERFLOW_UID
-    return Client(f"unix:pid={pid},uid={uid}", Trust.OWNER if is_owner else Trust.LOCAL)
+    trust = Trust.OWNER if is_owner else Trust.LOCAL
+    return Client(f"unix:pid={pid},uid={uid}", trust, place=f"uid={uid}")
 
 
 def is_loopback(host: str) -> bool:

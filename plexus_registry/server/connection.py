@@ -2,38 +2,31 @@
 """One client's connection: bytes in, bytes out, and what keeps one client from hurting others.
 
 Flow control: a client that does not read its answers is not read from either, and is cut off in
-the end; one whose calls wait for the disk gets no more calls started than `PENDING_MAX`. Fairness:
-one turn of the event loop reads at most `READ_BYTES` from a client, takes a share of frames
-(`Intake`), and starts at most `MESSAGES_PER_TURN` of its messages.
+the end; one whose calls wait for the disk gets no more calls started than `max_pending_calls` of
+the server. Fairness: one turn of the event loop reads at most `READ_BYTES` from a client, takes a
+share of frames (`Intake`), and starts at most `MESSAGES_PER_TURN` of its messages, none of them
+once it has taken `TURN_NS`: a listing takes far longer than a message does on the average.
 """
 
 from __future__ import annotations
 
 import asyncio
-import http
 import logging
 import socket
 from collections import deque
 from collections.abc import Callable
+from time import perf_counter_ns
 from typing import TYPE_CHECKING, Final, cast
 
 from websockets.frames import CloseCode
-from websockets.http11 import Request, Response
 from websockets.protocol import SEND_EOF, State
 from websockets.server import ServerProtocol
 
 from plexus_registry.access import Client
 from plexus_registry.protocol.session import Session
 from plexus_registry.server.framing import text_frames
-from plexus_registry.server.handshake import (
-    END_OF_HEAD,
-    TOO_MANY,
-    Refusal,
-    admit,
-    judge_head,
-    plain_response,
-)
 from plexus_registry.server.intake import LIMIT_CODES, Intake
+from plexus_registry.server.opening import Opening
 from plexus_registry.server.outflow import Outflow
 
 if TYPE_CHECKING:
@@ -47,7 +40,7 @@ _library_logger.setLevel(logging.WARNING)
 
 READ_BYTES: Final = 16384
 MESSAGES_PER_TURN: Final = 128
-PENDING_MAX: Final = 1024
+TURN_NS: Final = 5_000_000
 UNSENT_MAX_BYTES: Final = 65536
 STOPPING_HANDSHAKE_TIMEOUT_S: Final = 1.0
 
@@ -72,15 +65,17 @@ class Connection(asyncio.BufferedProtocol):
         self._client = client
         self._server = server
         self._loop = server.loop
+        self._max_pending = server.max_pending_calls
         self._websocket = ServerProtocol(max_size=server.max_message_size, logger=_library_logger)
         self._session: Session | None = None
-        self._head = b""
+        self._opening: Opening | None = None
         self._inbox: deque[bytes] = deque()
         self._intake = Intake(
             self._websocket,
             server.unfinished,
             loop=server.loop,
             timeout_s=server.slow_sender_timeout_s,
+            max_small=server.max_small_frames,
             on_failed=self._tell_fault,
         )
         # The echo of the client's close frame: it waits until what was asked before is answered.
@@ -88,6 +83,7 @@ class Connection(asyncio.BufferedProtocol):
         self._is_write_paused = False
         self._is_turn_scheduled = False
         self._is_stopping = False
+        self._has_client_ended = False
         self._has_said_goodbye = False
         self._timer: asyncio.TimerHandle | None = None
 
@@ -98,6 +94,15 @@ class Connection(asyncio.BufferedProtocol):
         # Not asserted: the transports of other event loops do not derive from asyncio's.
         self.transport = transport = cast(asyncio.Transport, transport)
         self._outflow = Outflow(transport)
+        self._opening = Opening(
+            self._server,
+            self._websocket,
+            self._client,
+            place=self.place,
+            is_unix=transport.get_extra_info("socket").family == socket.AF_UNIX,
+            finish=self._finish,
+            send=self._write,
+        )
         self._set_timer(self._server.handshake_timeout_s)
         self._server.remember(self)
         if self._server.is_stopping:  # it was accepted just before
@@ -112,23 +117,32 @@ class Connection(asyncio.BufferedProtocol):
         if self._websocket.eof_sent:
             return  # the connection is refused or closed: what still comes is not looked at
         data = bytes(self._server.read_buffer[:nbytes])
-        if self._websocket.state is State.CONNECTING:
-            self._receive_head(data)
+        opening = self._opening
+        if opening is not None:
+            opening.receive(data)
+            if self._websocket.state is State.OPEN:
+                self._begin(opening)
         else:
             self._intake.feed(data)
         self._turn()
 
     def eof_received(self) -> bool | None:
         """Let the transport close: the client sends no more."""
+        if self._opening is not None and self._opening.is_decided and not self._websocket.eof_sent:
+            # A page is made, and whoever asked for it may still read.
+            self._has_client_ended = True
+            return True
         self._intake.end()
         self._flush()
         return None
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forget the connection; calls that it began are still carried out."""
+        """Forget the connection; what it asked to be changed is still carried out."""
         self._cancel_timer()
         self._intake.end()
         self._is_write_paused = False  # nothing is sent any more
+        if self._session is not None:
+            self._session.abandon()
         if self._intake.rest or self._inbox or (self._session and self._session.is_busy):
             self._schedule_turn()
         logger.debug("connection closed peer=%s", self.peer)
@@ -149,71 +163,30 @@ class Connection(asyncio.BufferedProtocol):
 
     # --- the handshake ----------------------------------------------------------------------------
 
-    def _receive_head(self, data: bytes) -> None:
-        """Judge the head as it comes in, then hand it to the library, and only it.
-
-        What follows it counts once the handshake is done, for the library would take it for
-        frames even where the request is refused.
-        """
-        self._head += data
-        refusal = judge_head(self._head)
-        if refusal is not None:
-            self._refuse(refusal)
-            return
-        head, end, rest = self._head.partition(END_OF_HEAD)
-        if not end:
-            return
-        self._head = b""
-        self._websocket.receive_data(head + end)
-        for event in self._websocket.events_received():
-            assert isinstance(event, Request)
-            self._shake_hands(event)
-        if self._session is None:
-            self._refuse_unless_answered()
-        elif rest:
+    def _begin(self, opening: Opening) -> None:
+        """Begin the conversation: the WebSocket is open."""
+        self._opening = None
+        self._client, self.peer = opening.client, opening.client.label
+        self._cancel_timer()
+        self._session = Session(
+            self._server.hub, client=self._client, on_output=self._schedule_turn
+        )
+        logger.debug("connection open peer=%s", self.peer)
+        if opening.rest:
             self._flush()
-            self._intake.feed(rest)
+            self._intake.feed(opening.rest)
 
-    def _shake_hands(self, request: Request) -> None:
-        websocket, server = self._websocket, self._server
-        limit = server.limit_reached(self)
-        if limit is not None:
-            response = websocket.reject(http.HTTPStatus.TOO_MANY_REQUESTS, TOO_MANY)
-            message = f"handshake refused, too many connections {limit[0]}=%d peer=%s"
-            server.notices.warning(message, limit[1], self.peer)
-        else:
-            response = self._judge(request)
-        websocket.send_response(response)
-        if websocket.state is State.OPEN:
-            self._cancel_timer()
-            self._session = Session(server.hub, client=self._client, on_output=self._schedule_turn)
-            logger.debug("connection open peer=%s", self.peer)
-
-    def _judge(self, request: Request) -> Response:
-        """Accept or refuse a request; from now on it is known who the client is."""
-        websocket, server = self._websocket, self._server
-        is_unix = self.transport.get_extra_info("socket").family == socket.AF_UNIX
-        who = admit(websocket, request.headers, self._client, server.terms, is_unix=is_unix)
-        if isinstance(who, Refusal):
-            if who.notice:
-                server.notices.warning(who.notice, who.shown, self.peer)
-            return who.response
-        self._client, self.peer = who, who.label
-        return websocket.accept(request)
-
-    def _refuse(self, response: bytes) -> None:
+    def _finish(self, response: bytes) -> None:
         """Answer with *response* and end the connection; what follows it is not looked at."""
+        if self.transport.is_closing():
+            return
         self._outflow.write(response)
+        if self._has_client_ended:
+            self.transport.close()
+            self._expect_end()
+            return
         self._websocket.fail(CloseCode.ABNORMAL_CLOSURE)
         self._flush()
-
-    def _refuse_unless_answered(self) -> None:
-        """Answer a broken request that some versions of the library drop without a word."""
-        writes = self._websocket.data_to_send()
-        if not any(writes):
-            reason = "This is no valid HTTP request for a WebSocket.\n"
-            writes.insert(0, plain_response(http.HTTPStatus.BAD_REQUEST, reason))
-        self._write(writes)
 
     # --- turns ------------------------------------------------------------------------------------
 
@@ -233,11 +206,13 @@ class Connection(asyncio.BufferedProtocol):
         if session is None:
             self._flush()
             return
+        began_ns = perf_counter_ns()
+        ends_ns = began_ns + TURN_NS
         inbox, intake = self._inbox, self._intake
         if intake.rest and not self._is_held_up(session):
             self._take_frames()
         for _ in range(MESSAGES_PER_TURN):
-            if self._is_write_paused or session.pending >= PENDING_MAX:
+            if self._is_write_paused or session.pending >= self._max_pending:
                 break
             if session.is_busy:
                 if not session.advance():
@@ -248,9 +223,15 @@ class Connection(asyncio.BufferedProtocol):
                 break
             if session.unsent_bytes > UNSENT_MAX_BYTES:
                 self._flush()
+            if perf_counter_ns() > ends_ns:
+                self._schedule_turn()
+                break
         else:
             self._schedule_turn()
         self._flush()
+        if session.answered:
+            self._server.hub.counts.at_once.add(perf_counter_ns() - began_ns, session.answered)
+            session.answered = 0
         if self._is_held_up(session):
             self.transport.pause_reading()
             intake.excuse()
@@ -265,7 +246,7 @@ class Connection(asyncio.BufferedProtocol):
     def _is_held_up(self, session: Session) -> bool:
         """Tell whether what came before has to be done first."""
         is_busy = bool(self._inbox) or session.is_busy
-        return is_busy or self._is_write_paused or session.pending >= PENDING_MAX
+        return is_busy or self._is_write_paused or session.pending >= self._max_pending
 
     def _take_frames(self) -> None:
         messages, websocket = self._intake.take(), self._websocket
@@ -297,6 +278,8 @@ class Connection(asyncio.BufferedProtocol):
 
     def _write(self, writes: list[bytes]) -> None:
         if self.transport.is_closing():
+            if self._session is not None:  # what is there for it is not read any more
+                self._session.abandon()
             return
         self._outflow.write(b"".join(writes))
         if self._is_write_paused:
@@ -304,12 +287,16 @@ class Connection(asyncio.BufferedProtocol):
         if writes[-1] == SEND_EOF:
             # The other side may still be sending: half-close and let it read what we said, where
             # closing at once would reset the connection and lose it (RFC 9112, 9.6).
-            if self.transport.can_write_eof():
-                self.transport.write_eof()
-                self.transport.resume_reading()
-                self._expect_end()
-            else:
+            if not self.transport.can_write_eof():
                 self.transport.close()
+                return
+            try:
+                self.transport.write_eof()
+            except OSError:  # the client has left meanwhile
+                self.abort()
+                return
+            self.transport.resume_reading()
+            self._expect_end()
 
     # --- the end ----------------------------------------------------------------------------------
 

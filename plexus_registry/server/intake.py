@@ -25,11 +25,11 @@ PIECE_BYTES: Final = 8192
 DENSE_BYTES: Final = 32
 DENSE_PIECE_BYTES: Final = FRAMES_PER_TURN * 6
 """The same for a client that has sent many frames smaller than `DENSE_BYTES` at once."""
-FRAGMENTS_FREE: Final = 1024
-"""How many fragments a message may have, whatever is in them."""
+DEFAULT_MAX_SMALL_FRAMES: Final = 1024
+"""How many fragments a message may have, whatever is in them, and how many pings and pongs may come
+in `CONTROLS_INTERVAL_S`."""
 FRAGMENT_MIN_BYTES: Final = 64
 """How much there has to be for each fragment more."""
-CONTROLS_MAX: Final = 1024
 CONTROLS_INTERVAL_S: Final = 10.0
 NOTED_BYTES: Final = 4096
 """How much of a message counts as waiting. Less is not worth the count."""
@@ -53,12 +53,16 @@ class Assembler:
 
     The library has checked their order and size.
 
+    Args:
+        max_small: How many fragments a message may have, whatever is in them.
+
     Attributes:
         fragments: What has come of the message that is not whole yet.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, max_small: int) -> None:
         self.fragments = bytearray()
+        self._max_small = max_small
         self._count = 0
         self._is_text = False
 
@@ -73,7 +77,7 @@ class Assembler:
         if not frame.fin:
             self.fragments += frame.data
             self._count += 1
-            if self._count > FRAGMENTS_FREE + len(self.fragments) // FRAGMENT_MIN_BYTES:
+            if self._count > self._max_small + len(self.fragments) // FRAGMENT_MIN_BYTES:
                 raise Fault(CloseCode.POLICY_VIOLATION, "too many fragments for a message")
             return None
         message = bytes(frame.data)
@@ -98,6 +102,7 @@ class Intake:
         unfinished: Bounds messages that are not whole yet, over all connections.
         loop: Keeps the time.
         timeout_s: In what time there have to be `PROGRESS_BYTES` more of a message, or its end.
+        max_small: How many small fragments, and how many control frames, may come.
         on_failed: Called when the connection was failed, but not by what `take` took.
 
     Attributes:
@@ -111,6 +116,7 @@ class Intake:
         *,
         loop: asyncio.AbstractEventLoop,
         timeout_s: float,
+        max_small: int,
         on_failed: Callable[[], None],
     ) -> None:
         self._websocket = websocket
@@ -118,8 +124,9 @@ class Intake:
         self._loop = loop
         self._timeout_s = timeout_s
         self._on_failed = on_failed
-        self._assembler = Assembler()
-        self._controls = Allowance(CONTROLS_MAX, CONTROLS_INTERVAL_S)
+        self._max_small = max_small
+        self._assembler = Assembler(max_small)
+        self._controls = Allowance(max_small, CONTROLS_INTERVAL_S)
         self.rest = b""
         self._piece_bytes = PIECE_BYTES
         self._is_over = False
@@ -219,7 +226,7 @@ class Intake:
     def _drop(self) -> None:
         """Forget what came and is not whole; no more comes, or it does not count."""
         self.rest = b""
-        self._assembler = Assembler()
+        self._assembler = Assembler(self._max_small)
         self._websocket.reader.discard()
         self._forget()
         if self._timer is not None:

@@ -12,7 +12,8 @@ import logging
 import resource
 import socket
 import ssl
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 from typing import Final
 
 from plexus_registry.notices import Notices
@@ -21,7 +22,9 @@ from plexus_registry.server.addresses import client_of, label_of, listening_sock
 from plexus_registry.server.backlog import Backlog
 from plexus_registry.server.connection import READ_BYTES, Connection
 from plexus_registry.server.crowd import Crowd, place_of
-from plexus_registry.server.handshake import Terms
+from plexus_registry.server.handshake import REASONS, Terms
+from plexus_registry.server.intake import DEFAULT_MAX_SMALL_FRAMES
+from plexus_registry.server.pages import Page
 from plexus_registry.server.tls import TlsLayer
 
 logger = logging.getLogger(__name__)
@@ -40,10 +43,24 @@ DEFAULT_MAX_CONNECTIONS_PER_ADDRESS: Final = 1024
 DEFAULT_MAX_MESSAGE_SIZE: Final = 2**20
 DEFAULT_MAX_BUFFERED_INPUT: Final = 2**26
 DEFAULT_MAX_BUFFERED_OUTPUT: Final = 2**28
+DEFAULT_MAX_PENDING_CALLS: Final = 1024
 DEFAULT_HANDSHAKE_TIMEOUT_S: Final = 10.0
 DEFAULT_CLOSE_TIMEOUT_S: Final = 5.0
 DEFAULT_SLOW_READER_TIMEOUT_S: Final = 60.0
 DEFAULT_SLOW_SENDER_TIMEOUT_S: Final = 60.0
+
+
+@dataclass(slots=True)
+class Counts:
+    """What came to the server's sockets.
+
+    Attributes:
+        accepted: Connections.
+        refused: Those of them that were refused, by the reasons of `REASONS`.
+    """
+
+    accepted: int = 0
+    refused: dict[str, int] = field(default_factory=lambda: dict.fromkeys(REASONS, 0))
 
 
 class Server:
@@ -61,10 +78,15 @@ class Server:
             process; see `Intake`. There is always room for one message.
         max_buffered_output: How many bytes may wait in this process for clients that do not
             read; see `Backlog`.
+        max_pending_calls: How many calls of a client may have begun and wait for the disk; it is
+            not read from meanwhile.
+        max_small_frames: How many fragments a message may have, whatever is in them, and how many
+            pings and pongs may come in ten seconds.
         allowed_origins: Origins of web pages that may connect, beside those on this host.
         allowed_hosts: Names of this host that clients may use, in lower case, beside those that
             it knows itself.
         tls: With what TCP sockets speak TLS; None for no TLS. Unix sockets never do.
+        pages: What HTTP clients get without a WebSocket, by its path.
         handshake_timeout_s: How long a client may take until its HTTP request is complete, TLS
             included.
         close_timeout_s: How long a client whose connection is closing may take nothing of what
@@ -77,6 +99,8 @@ class Server:
     Attributes:
         tls: As given; another one counts for connections that come from then on.
         addresses: Where it listens, as ``host:port`` or a path.
+        pages: As given.
+        counts: What came.
         connections: Those that are open.
         notices: Logs what clients can cause at will.
         terms: On which clients are admitted.
@@ -92,9 +116,12 @@ class Server:
         max_message_size: int = DEFAULT_MAX_MESSAGE_SIZE,
         max_buffered_input: int = DEFAULT_MAX_BUFFERED_INPUT,
         max_buffered_output: int = DEFAULT_MAX_BUFFERED_OUTPUT,
+        max_pending_calls: int = DEFAULT_MAX_PENDING_CALLS,
+        max_small_frames: int = DEFAULT_MAX_SMALL_FRAMES,
         allowed_origins: Collection[str] = (),
         allowed_hosts: Collection[str] = (),
         tls: ssl.SSLContext | None = None,
+        pages: Mapping[str, Page] | None = None,
         handshake_timeout_s: float = DEFAULT_HANDSHAKE_TIMEOUT_S,
         close_timeout_s: float = DEFAULT_CLOSE_TIMEOUT_S,
         slow_reader_timeout_s: float = DEFAULT_SLOW_READER_TIMEOUT_S,
@@ -103,7 +130,12 @@ class Server:
         self.hub = hub
         self.max_connections, self._accepted_max = _limits(max_connections)
         self.max_message_size = max_message_size
-        self.terms = Terms(hub.access, frozenset(allowed_origins), own_names() | {*allowed_hosts})
+        self.max_pending_calls = max_pending_calls
+        self.max_small_frames = max_small_frames
+        self.pages = dict(pages or {})
+        hosts = own_names() | {*allowed_hosts}
+        self.terms = Terms(hub.access, frozenset(allowed_origins), hosts, tuple(self.pages))
+        self.counts = Counts()
         self.tls = tls
         self.handshake_timeout_s = handshake_timeout_s
         self.close_timeout_s = close_timeout_s
@@ -128,11 +160,15 @@ class Server:
         """Whether `stop` was called."""
         return self._all_closed is not None
 
-    def limit_reached(self, connection: Connection) -> tuple[str, int] | None:
-        """Return the name and value of the limit on connections that a new one goes beyond."""
+    def limit_reached(self, place: str) -> tuple[str, int] | None:
+        """Return the name and value of the limit on connections that a new one goes beyond.
+
+        Args:
+            place: What it counts for, see `Crowd`.
+        """
         if len(self.connections) > self.max_connections:
             return "max_connections", self.max_connections
-        if self._crowd.is_over(connection.place):
+        if self._crowd.is_over(place):
             return "max_connections_per_address", self._crowd.max_each
         return None
 
@@ -172,19 +208,21 @@ class Server:
             except OSError as error:  # EMFILE and its like, accept(2): the next try fails as well
                 self._pause(listener, error)
                 return
+            self.counts.accepted += 1
             place = place_of(address)
             if len(self.connections) + len(self._arriving) >= self._accepted_max:
                 self._cut(sock, address, "max_connections", self.max_connections)
             elif self._crowd.is_over(place, by=REFUSALS_MIN):
                 self._cut(sock, address, "max_connections_per_address", self._crowd.max_each)
             else:
-                connection = Connection(self, client_of(sock, address))
+                connection = Connection(self, client_of(sock, address, place=place))
                 connection.place = place
                 self._crowd.enter(place)
                 self._begin(connection, sock)
 
     def _cut(self, sock: socket.socket, address: object, name: str, limit: int) -> None:
         sock.close()
+        self.counts.refused["cut"] += 1
         message = f"connection cut, far too many {name}=%d peer=%s"
         self.notices.warning(message, limit, label_of(address))
 
@@ -192,7 +230,13 @@ class Server:
         def protocol() -> asyncio.BufferedProtocol:
             if self.tls is None or sock.family == socket.AF_UNIX:
                 return connection
-            return TlsLayer(connection, self.tls, peer=connection.peer, notices=self.notices)
+            return TlsLayer(
+                connection,
+                self.tls,
+                peer=connection.peer,
+                notices=self.notices,
+                on_refused=self._count_tls_refusal,
+            )
 
         def done(task: asyncio.Task[object]) -> None:
             self._arriving.pop(connection, None)
@@ -203,6 +247,9 @@ class Server:
         task = self.loop.create_task(self.loop.connect_accepted_socket(protocol, sock))
         self._arriving[connection] = task
         task.add_done_callback(done)
+
+    def _count_tls_refusal(self) -> None:
+        self.counts.refused["tls"] += 1
 
     def _pause(self, listener: socket.socket, error: OSError) -> None:
         self.loop.remove_reader(listener)

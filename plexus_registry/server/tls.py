@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import http
 import ssl
+from collections.abc import Callable
 from typing import Any, Final
 
 from plexus_registry.notices import Notices
@@ -38,6 +39,7 @@ class TlsLayer(asyncio.Transport, asyncio.BufferedProtocol):
         context: Certificate, key and versions.
         peer: Who the client is, for the log.
         notices: Logs handshakes that fail.
+        on_refused: Called when one fails.
     """
 
     def __init__(
@@ -47,12 +49,14 @@ class TlsLayer(asyncio.Transport, asyncio.BufferedProtocol):
         *,
         peer: str,
         notices: Notices,
+        on_refused: Callable[[], None],
     ) -> None:
         super().__init__()
         self._above = above
         self._loop = asyncio.get_running_loop()
         self._peer = peer
         self._notices = notices
+        self._on_refused = on_refused
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
         self._tls = context.wrap_bio(self._incoming, self._outgoing, server_side=True)
@@ -141,8 +145,12 @@ class TlsLayer(asyncio.Transport, asyncio.BufferedProtocol):
         if not self._is_over:
             self._is_over = True
             self._say_close()
-            self._socket.write_eof()
-            self._socket.resume_reading()
+            try:
+                self._socket.write_eof()
+            except OSError:  # the client has read what it wanted, and left meanwhile
+                self.abort()
+            else:
+                self._socket.resume_reading()
 
     def pause_reading(self) -> None:
         """Hand nothing over any more."""
@@ -216,6 +224,8 @@ class TlsLayer(asyncio.Transport, asyncio.BufferedProtocol):
 
     def _cut(self) -> None:
         """End what keeps TLS busy and has nothing to say."""
+        if not self._has_shaken_hands:
+            self._on_refused()
         self._notices.warning("TLS records without content, connection cut peer=%s", self._peer)
         self.abort()
 
@@ -237,6 +247,7 @@ class TlsLayer(asyncio.Transport, asyncio.BufferedProtocol):
     def _fail(self, error: ssl.SSLError) -> None:
         """End what is no TLS, or not as we speak it. OpenSSL has left the alert for the client."""
         if not self._has_shaken_hands:
+            self._on_refused()
             reason = (error.reason or str(error)).lower().replace("_", " ")
             self._notices.warning("TLS handshake failed reason=%s peer=%s", reason, self._peer)
             if error.reason == "HTTP_REQUEST":

@@ -267,4 +267,6 @@ def test_client_is_told_by_its_address_or_its_user() -> None:
         tempfile.TemporaryDirectory() as folder,
         accepted(socket.AF_UNIX, f"{folder}/s") as client,
     ):
-        assert client == Client(f"unix:pid={os.getpid()},uid={os.geteuid()}", Trust.OWNER)
+        assert client == Client(
+            f"unix:pid={os.getpid()},uid={os.geteuid()}", Trust.OWNER, place=f"uid={os.geteuid()}"
+        )

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from plexus_registry.server.connection import PENDING_MAX, READ_BYTES, UNSENT_MAX_BYTES, Connection
+from plexus_registry.server.connection import READ_BYTES, UNSENT_MAX_BYTES, Connection
+from plexus_registry.server.listener import DEFAULT_MAX_PENDING_CALLS
 from support.conversation import Conversation, conversation
 from support.rawsocket import RawSocket, close_frame, raw_websocket, text_frame
 from support.serving import Served
@@ -132,6 +133,25 @@ def test_client_that_leaves_without_reading(served: Served) -> None:
         other.expect_silence()
 
 
+def test_nothing_is_read_for_a_client_that_has_left(served: Served) -> None:
+    """The listings that it asked for are not made any more: everybody else would wait for them."""
+    with raw_websocket(served.port, **SMALL) as raw, conversation(served.url) as other:
+        fill(other, 50, "x" * 800)
+        connection = connection_of(served, raw)
+        count = served.in_loop(lambda: served.server.hub.counts.of("list"))
+        listings = [{"jsonrpc": "2.0", "id": id, "method": "registry.list"} for id in range(500)]
+        params = {"name": "last", "host": "h", "port": 1}
+        last = {"jsonrpc": "2.0", "id": 1, "method": "registry.register", "params": params}
+        raw.send(b"".join(map(text_frame, [listings, listings[0], last])))
+        wait_until(lambda: connection._is_write_paused, "the server to stop")
+        made = served.in_loop(lambda: count.answers)
+        raw.reset()
+        catalog = served.service.registry.catalog
+        wait_until(lambda: served.in_loop(lambda: catalog.get("last")), "the entry")
+        # The kernel may have taken some more before the client left.
+        assert served.in_loop(lambda: count.answers) - made < 100
+
+
 def cuts(caplog: pytest.LogCaptureFixture) -> list[str]:
     """Return the log's lines about clients that do not read."""
     return [it.message for it in caplog.records if "client does not read" in it.message]
@@ -203,17 +223,23 @@ def test_client_that_ends_and_does_not_read_is_cut_off(
     with raw_websocket(served.port, **SMALL) as raw:
         with conversation(served.url) as other:
             fill(other, 100, "x" * 1000)
-        served.in_loop(lambda: setattr(served.server, "close_timeout_s", 0.1))
+        served.in_loop(lambda: setattr(served.server, "close_timeout_s", 3600.0))
+        served.in_loop(lambda: setattr(served.server, "slow_reader_timeout_s", 1e9))
+        connection = connection_of(served, raw)
         requests = [{"jsonrpc": "2.0", "id": id, "method": "registry.list"} for id in range(100)]
         last = close_frame() if ending == "close" else b""
         raw.send(b"".join(map(text_frame, requests)) + last)
-        connection = connection_of(served, raw)
         wait_until(lambda: connection._is_write_paused, "a full buffer")
         if ending == "half":
             raw.socket.shutdown(socket.SHUT_WR)
             # As if it had come with the last request, before reading paused.
             served.in_loop(connection.transport.resume_reading)
-        wait_until(lambda: no_connection(served), "no connection")
+
+        def is_over() -> bool:
+            served.let_pass(3600.0)
+            return no_connection(served)
+
+        wait_until(is_over, "no connection")
     assert cuts(caplog) == []
 
 
@@ -239,13 +265,13 @@ def test_close_waits_for_the_disk(served: Served) -> None:
 
 
 def test_reads_that_wait_for_the_disk_are_bounded(served: Served) -> None:
-    """A client gets no more calls started than `PENDING_MAX` while the disk is busy."""
+    """A client gets no more calls started than `max_pending_calls` while the disk is busy."""
     registry = served.service.registry
     release = threading.Event()
     with raw_websocket(served.port) as raw, conversation(served.url) as other:
         served.in_loop(lambda: registry._offload_commit(release.wait, lambda outcome: None))
         try:
-            count = 3 * PENDING_MAX
+            count = 3 * DEFAULT_MAX_PENDING_CALLS
             requests = [
                 {
                     "jsonrpc": "2.0",
@@ -258,10 +284,10 @@ def test_reads_that_wait_for_the_disk_are_bounded(served: Served) -> None:
             thread = sending(raw, b"".join(map(text_frame, requests)))
             session = connection_of(served, raw)._session
             assert session is not None
-            wait_until(lambda: session.pending >= PENDING_MAX, "the limit")
+            wait_until(lambda: session.pending >= DEFAULT_MAX_PENDING_CALLS, "the limit")
             for _ in range(20):
                 other.expect_silence()
-                assert session.pending == PENDING_MAX
+                assert session.pending == DEFAULT_MAX_PENDING_CALLS
         finally:
             release.set()
         count_until(raw, b'"type":"done"', count)

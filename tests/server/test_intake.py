@@ -14,8 +14,7 @@ from websockets.server import ServerProtocol
 from plexus_registry.server.backlog import Backlog
 from plexus_registry.server.connection import READ_BYTES
 from plexus_registry.server.intake import (
-    CONTROLS_MAX,
-    FRAGMENTS_FREE,
+    DEFAULT_MAX_SMALL_FRAMES,
     FRAMES_PER_TURN,
     PIECE_BYTES,
     PROGRESS_BYTES,
@@ -35,7 +34,12 @@ class Desk:
         self.failures = 0
         self.websocket = ServerProtocol(state=OPEN, max_size=2**20)
         self.intake = Intake(
-            self.websocket, unfinished, loop=loop, timeout_s=60, on_failed=self._take_note
+            self.websocket,
+            unfinished,
+            loop=loop,
+            timeout_s=60,
+            max_small=DEFAULT_MAX_SMALL_FRAMES,
+            on_failed=self._take_note,
         )
 
     def _take_note(self) -> None:
@@ -101,7 +105,7 @@ def test_what_came_before_a_violation_counts(desk: Desk) -> None:
 @pytest.mark.parametrize("opcode", [Opcode.PING, Opcode.PONG])
 def test_control_frames_are_limited(desk: Desk, opcode: Opcode) -> None:
     """As many as are allowed do no harm; the next one ends the connection."""
-    desk.take(frame(opcode) * CONTROLS_MAX)
+    desk.take(frame(opcode) * DEFAULT_MAX_SMALL_FRAMES)
     assert desk.close_code() is None
     desk.take(frame(opcode))
     assert desk.close_code() == CloseCode.POLICY_VIOLATION
@@ -111,7 +115,7 @@ def test_control_frames_are_limited(desk: Desk, opcode: Opcode) -> None:
 def test_fragments_without_content_are_limited(desk: Desk, data: bytes) -> None:
     """Empty ones and those of a byte, once they are many."""
     desk.take(frame(Opcode.TEXT, data, fin=False))
-    desk.take(frame(Opcode.CONT, data, fin=False) * (FRAGMENTS_FREE - 1))
+    desk.take(frame(Opcode.CONT, data, fin=False) * (DEFAULT_MAX_SMALL_FRAMES - 1))
     assert desk.close_code() is None
     desk.take(frame(Opcode.CONT, data, fin=False) * 20)
     assert desk.close_code() == CloseCode.POLICY_VIOLATION

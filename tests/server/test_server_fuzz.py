@@ -71,6 +71,9 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         auto_register=None,
     )
     with serving(empty) as served:
+        with raw_socket(served.port) as raw:  # the thread of the pages begins with the first
+            raw.send(head_of(headers={"Upgrade": None}))
+            assert raw.read_response().status == 200
         yield served
 
 

@@ -132,11 +132,40 @@ def test_plain_client_is_told_to_speak_tls(secure: Served) -> None:
 )
 def test_noise_is_no_handshake(secure: Served, tls: ssl.SSLContext, noise: bytes) -> None:
     """Whatever it is, it ends that connection and no other."""
-    secure.in_loop(lambda: setattr(secure.server, "handshake_timeout_s", 0.2))
-    with conversation(url_of(secure), ssl=tls) as other, raw_socket(secure.port) as raw:
-        raw.send(noise)
-        raw.read_to_end()
+    with conversation(url_of(secure), ssl=tls) as other:
+        secure.in_loop(lambda: setattr(secure.server, "handshake_timeout_s", 0.2))
+        with raw_socket(secure.port) as raw:
+            raw.send(noise)
+            raw.read_to_end()
         other.expect_silence()
+
+
+def test_failed_handshakes_are_counted_as_refused(
+    secure: Served, tls: ssl.SSLContext, tmp_path: Path
+) -> None:
+    """Requests without TLS, noise, and clients that do not trust the certificate."""
+
+    def refused() -> dict[str, int]:
+        counts = secure.in_loop(lambda: dict(secure.server.counts.refused))
+        return {reason: count for reason, count in counts.items() if count}
+
+    with conversation(url_of(secure), ssl=tls) as client:
+        client.expect_silence()
+    assert refused() == {}
+    for count, data in enumerate((head_of(), b"\0" * 300), start=1):
+        with raw_socket(secure.port) as raw:
+            raw.send(data)
+            raw.read_to_end()
+        assert refused() == {"tls": count}
+    stranger = Authority(tmp_path).client()
+    with pytest.raises(ssl.SSLCertVerificationError), raw_socket(secure.port, tls=stranger):
+        pass
+    wait_until(lambda: refused() == {"tls": 3}, "the alert")
+    with raw_socket(secure.port) as raw, conversation(url_of(secure), ssl=tls) as client:
+        raw.send(b"\x16\x03")
+        client.call("registry.list")
+    wait_until(lambda: not secure.in_loop(lambda: secure.server.connections), "the end")
+    assert refused() == {"tls": 3}, "who leaves in the middle was not refused"
 
 
 def test_unix_sockets_stay_plain(secure: Served, tmp_path: Path) -> None:
@@ -158,11 +187,12 @@ def test_time_limit_is_one_for_both_handshakes(
     secure: Served, tls: ssl.SSLContext, stage: str
 ) -> None:
     """Who does not get to the end of the HTTP request is cut off, however far it got."""
-    secure.in_loop(lambda: setattr(secure.server, "handshake_timeout_s", 0.3))
     context = tls if stage == "TLS and no request" else None
     with raw_socket(secure.port, tls=context) as raw:
         if stage == "a part of a handshake":
             raw.send(b"\x16\x03\x01\x02\x00\x01")
+        wait_until(lambda: secure.in_loop(lambda: secure.server.connections), "the connection")
+        secure.let_pass(secure.server.handshake_timeout_s)
         assert raw.read_to_end() == b""
     wait_until(lambda: not secure.in_loop(lambda: secure.server.connections), "no connection")
 

@@ -6,8 +6,10 @@ from __future__ import annotations
 import threading
 from typing import Any
 
-from plexus_registry.protocol.session import BATCH_MAX_ENTRIES
+from plexus_registry.backend import Put
+from plexus_registry.protocol.batch import DEFAULT_MAX_BATCH
 from plexus_registry.server.connection import Connection
+from support.memory import entry
 from support.rawsocket import RawSocket, raw_websocket, text_frame
 from support.serving import Served
 
@@ -86,14 +88,38 @@ def test_long_batches_leave_time_for_others(served: Served) -> None:
         counting(served, other, writes)
         served.loop.call_soon_threadsafe(release.wait)
         try:
-            raw.send(text_frame(b"[" + b",".join([b"1"] * BATCH_MAX_ENTRIES) + b"]") * count)
+            raw.send(text_frame(b"[" + b",".join([b"1"] * DEFAULT_MAX_BATCH) + b"]") * count)
             other.send(text_frame(info("other")))
         finally:
             release.set()
         assert read_json(other, 3)[0]["id"] == "other"
-        assert [len(array) for array in read_json(raw, count)] == [BATCH_MAX_ENTRIES] * count
+        assert [len(array) for array in read_json(raw, count)] == [DEFAULT_MAX_BATCH] * count
         assert b'"other"' in writes[0]
         assert len(writes) > count
+
+
+def test_long_listings_leave_time_for_others(served: Served) -> None:
+    """A batch of reads that take long each is answered a few at a time, with others in between."""
+    count, writes = 50, list[bytes]()
+    idle = [entry(f"b{number}", is_active=False) for number in range(30_000)]
+    served.in_loop(lambda: served.service.registry.catalog.apply(map(Put, idle)))
+    # There is none to list, and all have to be looked at for that.
+    ask = {"method": "registry.list", "params": {"limit": 1}}
+    batch = [{"jsonrpc": "2.0", "id": id, **ask} for id in range(count)]
+    release = threading.Event()
+    with raw_websocket(served.port) as raw, raw_websocket(served.port) as other:
+        counting(served, raw, writes)
+        counting(served, other, writes)
+        served.loop.call_soon_threadsafe(release.wait)
+        try:
+            raw.send(text_frame(batch))
+            other.send(text_frame(info("other")))
+        finally:
+            release.set()
+        assert read_json(other, 3)[0]["id"] == "other"
+        assert len(read_json(raw, 1 + 2 * count)[0]) == count
+    before, _, _ = b"".join(writes).partition(b'"other"')
+    assert before.count(b'"done"') < count / 2
 
 
 def test_one_write_for_all_that_one_read_brought(served: Served) -> None:
