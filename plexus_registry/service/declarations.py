@@ -19,9 +19,9 @@ import logging
 from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 
-from plexus_registry.backend import Backend, Declaration, Source
+from plexus_registry.backend import DEFAULT_LIMITS, Backend, Declaration, Source, TextLimits
 from plexus_registry.config import declared
-from plexus_registry.errors import word
+from plexus_registry.errors import ConfigError, word
 from plexus_registry.notices import Notices
 from plexus_registry.rules import Declare
 
@@ -40,10 +40,13 @@ class DeclarationReader:
         env: What the environment declares; a later declaration of a name replaces an earlier.
         unreadable_names: Returns the names that the store holds and cannot read: declarations of
             them are left out, or they would replace what the store keeps.
+        limits: How long texts may be.
 
     Attributes:
         is_sound: Whether what was read last had no faults.
+        fault: Why not, if that is known.
         is_absent: Whether there was neither the main file nor a drop-in.
+        notices: Bounds what is said at each reload.
     """
 
     def __init__(
@@ -52,12 +55,15 @@ class DeclarationReader:
         env: Iterable[Declaration],
         *,
         unreadable_names: Callable[[], Collection[str]] = frozenset,
+        limits: TextLimits = DEFAULT_LIMITS,
     ) -> None:
+        self._limits = limits
         self._path = path
         self._env = {declaration.name: declaration for declaration in env}
         self._unreadable_names = unreadable_names
-        self._notices = Notices(logger, burst=WARNINGS_MAX)
+        self.notices = Notices(logger, burst=WARNINGS_MAX)
         self.is_sound = False
+        self.fault: ConfigError | None = None
         self.is_absent = False
         self._digest: str | None = None
         self._is_main_missed = True
@@ -79,9 +85,18 @@ class DeclarationReader:
             return None
         self._digest = snapshot.digest
         self.is_sound = False
-        declare = self._parse(snapshot, explicit)
+        self.fault = None
+        try:
+            declare = self._parse(snapshot, explicit)
+        except ConfigError as fault:
+            self.fault = fault
+            raise
         self.is_sound = True
         return declare
+
+    def is_changed(self) -> bool:
+        """Tell whether the files are others than at the last reading. Blocks."""
+        return declared.take(self._path).digest != self._digest
 
     def forget(self) -> None:
         """Take the files for changed at the next reading, for what they say was not applied."""
@@ -99,7 +114,7 @@ class DeclarationReader:
         return sum(held.source is Source.FILE and held.name not in beside for held in entries)
 
     def _parse(self, snapshot: declared.Snapshot, explicit: bool) -> Declare:
-        found = declared.parse(snapshot)
+        found = declared.parse(snapshot, self._limits)
         self.is_absent = found.is_absent
         is_main_there = self._path in found.files
         if is_main_there or explicit:
@@ -122,7 +137,7 @@ class DeclarationReader:
         names = sorted(name for name in held if name in declarations)
         if not names:
             return declarations
-        self._notices.warning(
+        self.notices.warning(
             "declarations skipped, unreadable rows of the database hold their names entries=%d"
             " names=%s",
             len(names),

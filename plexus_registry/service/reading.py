@@ -12,6 +12,8 @@ from pathlib import Path
 
 from plexus_registry.access import Access, Policy
 from plexus_registry.config import tokens
+from plexus_registry.errors import AccessFault, ConfigError
+from plexus_registry.reloads import Standing
 from plexus_registry.rules import Declare
 from plexus_registry.service.certificates import CertificateReader
 from plexus_registry.service.declarations import DeclarationReader
@@ -53,18 +55,36 @@ class Reading:
         tokens_and_certificate = self._are_tokens_sound and self.certificate.is_sound
         return tokens_and_certificate and self._declarations.is_sound
 
-    def __call__(self, explicit: bool) -> Declare | None:
+    def __call__(self, explicit: bool) -> Declare | Standing | None:
         """Read everything anew. Blocks. See `DeclarationReader`.
 
+        Returns:
+            If nothing new is declared, what is still wrong that was told before; None if nothing.
+
         Raises:
-            ConfigError: With every fault of the tokens, else of the certificate, or else of the
-                declarations.
+            AccessFault: With every fault of the tokens, or else of the certificate.
+            ConfigError: Or else with every fault of the declarations.
         """
         # Declarations come last, for they count as read once they are: with a fault in the others
         # they must not, or nobody would apply them when it is mended.
-        self._read_tokens()
-        self.certificate.read(explicit=explicit)
-        return self._declarations(explicit)
+        try:
+            self._read_tokens()
+            self.certificate.read(explicit=explicit)
+            # A fault that was told already stands in the way of what is new, and of nothing else.
+            if self.certificate.fault is not None and self._declarations.is_changed():
+                raise self.certificate.fault
+        except ConfigError as error:
+            raise AccessFault(error.faults) from error
+        declare = self._declarations(explicit)
+        return self._standing() if declare is None and not self.is_sound else declare
+
+    def _standing(self) -> Standing:
+        """Return what is wrong in files that are as they were when it was told."""
+        of_certificate, of_declarations = self.certificate.fault, self._declarations.fault
+        if of_certificate is None:
+            return Standing(of_declarations)
+        more = of_declarations.faults if of_declarations else []
+        return Standing(AccessFault([*of_certificate.faults, *more]))
 
     def _read_tokens(self) -> None:
         self._are_tokens_sound = False

@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import logging
 import socket
+import time
 from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from types import TracebackType
@@ -19,15 +20,20 @@ from plexus_registry.catalog import Catalog
 from plexus_registry.config.settings import Settings
 from plexus_registry.config.watch import Watch
 from plexus_registry.errors import ConfigError, Fault, StoreError, word
-from plexus_registry.eventlog import log_salvage
+from plexus_registry.eventlog import AT_START, log_salvage
 from plexus_registry.notices import Notices
 from plexus_registry.protocol.hub import Hub
+from plexus_registry.protocol.status import Facts
 from plexus_registry.registry import Registry
-from plexus_registry.rules import AutoRegister, Event, Failed, LimitReached, Request
+from plexus_registry.rules import AutoRegister, Declare, Event, Failed, LimitReached, Request
 from plexus_registry.server.listener import Server
+from plexus_registry.service import snapshot
 from plexus_registry.service.certificates import CertificateReader
 from plexus_registry.service.declarations import DeclarationReader
+from plexus_registry.service.expiry import Expiry
 from plexus_registry.service.reading import Reading
+from plexus_registry.service.snapshot import Snapshot
+from plexus_registry.service.web import Web
 from plexus_registry.service.worker import Worker
 from plexus_registry.store.port import Salvage
 from plexus_registry.store.sqlite import SqliteStore
@@ -48,6 +54,7 @@ class Service:
         sockets: Listening stream sockets to serve instead of the settings' host and port. The
             service closes its descriptors; it neither shuts the sockets down nor unlinks them.
         retry_s: When declarations that could not be written are tried again, in seconds.
+        clock: Returns the time in Unix seconds, by which a certificate expires.
 
     Attributes:
         settings: As given.
@@ -62,6 +69,7 @@ class Service:
         *,
         sockets: Sequence[socket.socket] = (),
         retry_s: float = RETRY_S,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self.settings = settings
         self.phase = ""
@@ -69,6 +77,7 @@ class Service:
         self.on_reloaded: Callable[[], None] = _nothing
         self._sockets = sockets
         self._retry_s = retry_s
+        self._clock = clock
         self._retry: asyncio.TimerHandle | None = None
         self._commits: Worker | None = None
         self._give_up_reading: Callable[[], None] = _nothing
@@ -125,10 +134,16 @@ class Service:
         if store.salvage is not None:
             log_salvage(store.salvage)
         reader = DeclarationReader(
-            settings.config, settings.backends, unreadable_names=lambda: store.unreadable_names
+            settings.config,
+            settings.backends,
+            unreadable_names=lambda: store.unreadable_names,
+            limits=settings.text_limits,
         )
-        access = Access(settings.write_access, warn=Notices(logger).warning)
-        certificate = CertificateReader(settings.tls_certificate, settings.tls_key)
+        self._undo.callback(reader.notices.tell_left_out)
+        refusals = Notices(logger)
+        self._undo.callback(refusals.tell_left_out)
+        access = Access(settings.write_access, warn=refusals.warning)
+        certificate = self._certificate_reader()
         reading = Reading(reader, settings.token_file, access, certificate)
         self._registry = Registry(
             store,
@@ -138,6 +153,7 @@ class Service:
             declarations=reading,
             later=loop.call_later,
             max_entries=settings.max_entries,
+            limits=settings.text_limits,
         )
         self._registry.on_reloaded = partial(self._reload_ends, reader, reading)
         self._undo.push_async_callback(self._drain)
@@ -148,29 +164,44 @@ class Service:
         watch.start()
         self._registry.on_reload = partial(self._reload_begins, watch)
         declared = await reads.run(partial(reading, False))
-        if declared is not None:
-            await self._expect(partial(self._registry.follow, declared, peer="start"))
+        if isinstance(declared, Declare):
+            await self._expect(partial(self._registry.follow, declared, peer=AT_START))
         if not self._warn_of_missing_file(reader) and reader.is_absent:
             message = "no backends declared in files, there is no file path=%s"
             logger.info(message, settings.config)
         if settings.auto_register is not None:
             await self._auto_register(settings.auto_register, store.unreadable_names)
+        hub = Hub(
+            self._registry,
+            namespace=settings.hub_namespace,
+            version=__version__,
+            access=access,
+            facts=self._facts,
+            max_batch=settings.max_batch,
+            max_nested_calls=settings.max_nested_calls,
+            max_nesting=settings.max_nesting,
+            max_answer_bytes=settings.max_answer_size,
+        )
+        web = Web(check_store=store.check, commits=commits, take=self._snapshot, counts=hub.counts)
+        self._undo.callback(web.stop)
         self._server = Server(
-            Hub(
-                self._registry,
-                namespace=settings.hub_namespace,
-                version=__version__,
-                access=access,
-            ),
+            hub,
             max_connections=settings.max_connections,
             max_connections_per_address=settings.max_connections_per_address,
             max_message_size=settings.max_message_size,
             max_buffered_input=settings.max_buffered_input,
             max_buffered_output=settings.max_buffered_output,
+            max_pending_calls=settings.max_pending_calls,
+            max_small_frames=settings.max_small_frames,
+            handshake_timeout_s=settings.handshake_timeout,
+            slow_reader_timeout_s=settings.slow_reader_timeout,
+            slow_sender_timeout_s=settings.slow_sender_timeout,
             allowed_origins=settings.allowed_origins,
             allowed_hosts={settings.host.lower(), *settings.allowed_hosts},
             tls=certificate.take(None),
+            pages=web.pages,
         )
+        self._undo.callback(self._server.notices.tell_left_out)
         self._undo.push_async_callback(self._server.stop)
         for passed in self._sockets:
             await self._server.listen_on(passed)
@@ -241,7 +272,29 @@ class Service:
         assert self._commits is not None
         self._commits(lambda: None, lambda outcome: answers())
 
+    def _facts(self) -> Facts:
+        store, server = self._store, self._server
+        return Facts(
+            store_bytes=store.bytes if store else 0,
+            connections=len(server.connections) if server else 0,
+            max_connections=server.max_connections if server else 0,
+        )
+
+    def _snapshot(self) -> Snapshot:
+        assert self._server is not None
+        max_entries = self.settings.max_entries
+        return snapshot.take(self.registry, self._server, self._facts(), max_entries=max_entries)
+
     # --- parts ------------------------------------------------------------------------------------
+
+    def _certificate_reader(self) -> CertificateReader:
+        path, key = self.settings.tls_certificate, self.settings.tls_key
+        if path is None:
+            return CertificateReader(path, key)
+        later = asyncio.get_running_loop().call_later
+        expiry = Expiry(path, later=later, clock=self._clock)
+        self._undo.callback(expiry.stop)
+        return CertificateReader(path, key, expiry=expiry)
 
     async def _auto_register(self, wanted: Declaration, unreadable_names: Collection[str]) -> None:
         assert self._registry is not None
@@ -251,7 +304,7 @@ class Service:
                 word(wanted.name),
             )
             return
-        asked = partial(self._registry.submit, AutoRegister(wanted), peer="start")
+        asked = partial(self._registry.submit, AutoRegister(wanted), peer=AT_START)
         await self._expect(asked, is_optional=True)
 
     def _files_changed(self, cause: str) -> None:

@@ -7,7 +7,7 @@ import asyncio
 import time
 from collections.abc import Callable
 
-from plexus_registry.registry import ReloadReport
+from plexus_registry.reloads import ReloadReport
 from plexus_registry.rules import Failed, Reloaded
 from plexus_registry.service.service import OPENING, Service
 from plexus_registry.service.systemd import Notifier

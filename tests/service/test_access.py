@@ -25,6 +25,7 @@ from plexus_registry.service.certificates import CertificateReader
 from plexus_registry.service.declarations import DeclarationReader
 from plexus_registry.service.reading import Reading
 from support.conversation import HUB, Answer, Conversation
+from support.loglines import first_lines
 from support.networks import THERE, connected_from, second_host, why_no_second_host
 from support.serving import Served, serving
 from support.timing import TIMEOUT_S, wait_until
@@ -247,8 +248,27 @@ def test_refused_write_is_told_and_logged_with_its_peer(
         " only loopback and Unix sockets do without); send Authorization: Bearer TOKEN, made by"
         " plexus-registryctl token new"
     )
-    [record] = [it for it in caplog.records if "write refused" in it.message]
+    [record, left_out] = [it for it in caplog.records if "write refused" in it.message]
     assert f"write refused method=register peer={THERE}:{port} reason=writing " in record.message
+    assert left_out.message.startswith("as before, and not logged each time: write refused times=3")
+
+
+@needs_second_host
+def test_noisy_client_does_not_hide_the_refusals_of_others(
+    settings: Settings, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Each place has its own line a minute: another host, this one, a user of a Unix socket."""
+    tmp_path.chmod(0o755)
+    for folder in list(tmp_path.parents)[:3]:
+        folder.chmod(folder.stat().st_mode | 0o011)
+    with second_host() as host, sides(settings, Policy.TOKEN, tmp_path, host) as found:
+        for side in ("remote", "loopback", "other-user", "remote", "loopback", "other-user"):
+            with found.client(side) as client:
+                for _ in range(10):
+                    assert client.call("registry.ping", {"name": "x"}).content["type"] == "error"
+    refused = [it.message for it in first_lines(caplog) if "write refused" in it.message]
+    peers = [line.partition(" peer=")[2].partition(" ")[0] for line in refused]
+    assert [peer.partition(":")[0] for peer in peers] == [THERE, "127.0.0.1", "unix"]
 
 
 # --- tokens while it runs -------------------------------------------------------------------------
@@ -355,7 +375,9 @@ def test_policy_open_reads_no_tokens(settings: Settings, tmp_path: Path) -> None
 def test_client_behind_a_proxy_is_not_local(settings: Settings, tmp_path: Path) -> None:
     """A proxy on this machine speaks for whoever came to it, and says so in its headers."""
     with sides(settings, Policy.LOCAL, tmp_path) as found:
-        for header in ("X-Forwarded-For", "Forwarded", "X-Real-IP", "Via"):
+        said = ("For", "Host", "Proto", "Port", "Server")
+        headers = [f"X-Forwarded-{what}" for what in said]
+        for header in (*headers, "x-forwarded-host", "Forwarded", "X-Real-IP", "Via"):
             for side in ("loopback", "owner"):
                 with found.client(side, **{header: "127.0.0.1"}) as client:
                     assert "writing needs a token" in register(client)

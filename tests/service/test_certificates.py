@@ -86,6 +86,12 @@ def test_sound_certificate_is_told_by_the_check(tmp_path: Path, issued: Issued) 
     ended = run(tmp_path, *issued.options, "--check-config")
     assert ended.returncode == 0
     assert f"certificate and key are sound: {issued.certificate}" in ended.stdout
+    assert "every user" not in ended.stdout
+    issued.key.chmod(0o644)
+    ended = run(tmp_path, *issued.options, "--check-config")
+    assert ended.returncode == 0
+    told = f"but every user of this machine can read the key: {issued.key} (mode 0644)\n"
+    assert told in ended.stdout
 
 
 def test_credentials_of_systemd_are_taken(tmp_path: Path, authority: Authority) -> None:
@@ -110,8 +116,18 @@ def test_certificate_that_expires_soon_is_a_warning(tmp_path: Path, authority: A
     """While there is time to do something about it."""
     with daemon(tmp_path, authority.issue(days=3).options) as running:
         running.wait_for_log("listening")
-    (line,) = [line for line in running.log if "TLS certificate loaded" in line]
+    (line,) = [line for line in running.log if "TLS certificate expires soon" in line]
     assert "WARNING" in line
+
+
+def test_key_that_everybody_can_read_is_a_warning(tmp_path: Path, issued: Issued) -> None:
+    """It is served all the same."""
+    issued.key.chmod(0o644)
+    with daemon(tmp_path, issued.options) as running:
+        running.wait_for_log("listening")
+    (line,) = [line for line in running.log if "TLS private key" in line]
+    assert "WARNING" in line
+    assert line.endswith(f"path={issued.key} mode=0644, chmod 0640 {issued.key}")
 
 
 # --- reloads --------------------------------------------------------------------------------------
@@ -162,6 +178,78 @@ def test_reload_with_a_certificate_of_no_use_changes_nothing(
         assert client.call("registry.reload").content["type"] == "reloaded"
         assert served_serial(running, authority) == issued.serial() != before
         assert client.call("registry.get", {"name": "dev"}).content["backend"]["port"] == 1
+
+
+def test_saved_file_does_not_hide_a_certificate_of_no_use(
+    tmp_path: Path, running: Daemon, authority: Authority, issued: Issued
+) -> None:
+    """Whatever is saved next meets the fault again, and is applied once it is mended."""
+    config = tmp_path / ".config/plexus/backends.toml"
+    config.parent.mkdir(parents=True)
+    config.write_text("")
+    fault = f"config reload failed, keeping previous: {issued.certificate}: holds no certificate"
+
+    def count() -> int:
+        return sum(fault in line for line in list(running.log))
+
+    with conversation(url_of(running), ssl=authority.client()) as client:
+        sound = issued.certificate.read_bytes()
+        issued.certificate.write_bytes(b"rubbish")
+        wait_until(lambda: count() == 1, "the fault")
+        config.write_text("[[backend]]\nname = 'dev'\nhost = 'h'\nport = 1\n")
+        wait_until(lambda: count() == 2, "the fault again")
+        status = client.call("registry.status").content
+        assert status["reload"]["ok"] is False
+        assert client.call("registry.get", {"name": "dev"}).content["backend"] is None
+        issued.certificate.write_bytes(sound)
+
+        def port() -> object:
+            backend = client.call("registry.get", {"name": "dev"}).content["backend"]
+            return backend and backend["port"]
+
+        wait_until(lambda: port() == 1, "what was declared meanwhile")
+
+
+def test_key_that_is_opened_to_everybody_later_is_a_warning(
+    running: Daemon, authority: Authority, issued: Issued
+) -> None:
+    """Its content is as before; it is told once for each time that it happens."""
+
+    def warnings() -> int:
+        return sum("TLS private key can be read by every user" in line for line in running.log)
+
+    with conversation(url_of(running), ssl=authority.client()) as client:
+        for mode, told in ((0o600, 0), (0o644, 1), (0o644, 1), (0o600, 1), (0o644, 2)):
+            issued.key.chmod(mode)
+            assert client.call("registry.reload").content["type"] == "reloaded"
+            wait_until(lambda told=told: warnings() == told, "the warning")  # type: ignore[misc]
+
+
+def test_key_that_others_can_write_fails_the_reload(
+    running: Daemon, authority: Authority, issued: Issued
+) -> None:
+    """Though its content is as before; what is wrong is told, and not as a fault of TOML."""
+    with conversation(url_of(running), ssl=authority.client()) as client:
+        issued.key.chmod(0o666)
+        event = client.call("registry.reload").content
+        assert event == {
+            "type": "error",
+            "message": f"Failed to reload: {issued.key}: has the mode 0666, so every user can write"
+            f" it, expected 0640: chmod 0640 {issued.key}",
+        }
+        issued.key.chmod(0o640)
+        assert client.call("registry.reload").content["type"] == "reloaded"
+
+
+def test_key_that_more_and_more_can_write_is_told_each_time(
+    running: Daemon, issued: Issued
+) -> None:
+    """By the saved mode alone, and not only that every user can read it."""
+    running.wait_for_log("listening")
+    for mode, writer in ((0o664, "its group"), (0o666, "every user")):
+        issued.key.chmod(mode)
+        running.wait_for_log(f"{issued.key}: has the mode {mode:04o}, so {writer} can write it")
+    assert not any("chmod 0644" in line for line in running.log)
 
 
 def test_fault_of_a_declared_file_keeps_the_former_certificate(

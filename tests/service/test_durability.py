@@ -17,6 +17,7 @@ import pytest
 from support.conversation import Conversation, conversation
 from support.daemon import daemon
 from support.load import Load, listed, stored
+from support.rust import RUST_SCHEMA
 
 
 def entries(client: Conversation) -> dict[str, Any]:
@@ -122,29 +123,6 @@ def test_kill_at_any_moment_loses_nothing_that_was_answered(tmp_path: Path) -> N
         assert load.settle(stored(tmp_path / ".local/state/plexus-registry/registry.db")) == []
     print(f"acknowledgements compared: {load.acknowledged}")
 
-
-RUST_SCHEMA = """
-CREATE TABLE IF NOT EXISTS backends (
-    id TEXT PRIMARY KEY,
-    name TEXT NOT NULL UNIQUE,
-    host TEXT NOT NULL,
-    port INTEGER NOT NULL,
-    protocol TEXT NOT NULL,
-    description TEXT,
-    namespace TEXT,
-    version TEXT,
-    metadata TEXT,
-    source TEXT NOT NULL,
-    is_active INTEGER NOT NULL DEFAULT 1,
-    registered_at INTEGER NOT NULL,
-    last_seen INTEGER,
-    created_at INTEGER NOT NULL,
-    updated_at INTEGER NOT NULL
-);
-CREATE INDEX IF NOT EXISTS idx_backends_name ON backends(name);
-CREATE INDEX IF NOT EXISTS idx_backends_active ON backends(is_active);
-CREATE INDEX IF NOT EXISTS idx_backends_source ON backends(source);
-"""
 
 RUST_ROWS: list[dict[str, Any]] = [
     {

@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import dataclasses
 import itertools
+import logging
 import os
 import re
 import signal
@@ -29,6 +30,7 @@ from plexus_registry import (
     Settings,
     StoreError,
 )
+from plexus_registry.eventlog import CHANGES_BURST, SAME_FAILURES_MAX
 from plexus_registry.rules import BackendRegistered, Failed, Reloaded
 from support.conversation import HUB, Conversation, conversation
 from support.daemon import BOUND_BY_MODES, command, daemon, environment, run
@@ -562,6 +564,37 @@ def test_stop_finishes_what_the_embedder_asked_for(settings: Settings) -> None:
             assert len(list(service.registry.catalog)) == 20
 
     asyncio.run(live())
+
+
+def test_stop_tells_which_lines_were_left_out(
+    settings: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The last words on changes and failures, which would wait for ever for the next of them."""
+    caplog.set_level(logging.INFO)
+    count = CHANGES_BURST + 100
+    with serving(settings) as served, conversation(served.url) as client:
+        for first in range(0, count, 500):
+            numbers = range(first, min(first + 500, count))
+            batch = [
+                {
+                    "jsonrpc": "2.0",
+                    "id": number,
+                    "method": "registry.register",
+                    "params": {"name": f"n{number}", "host": "h", "port": 1},
+                }
+                for number in numbers
+            ]
+            client.send(batch)
+            for _ in range(1 + 2 * len(numbers)):
+                client.receive()
+        settings.config.write_text("[[backend]]\nname = 'a/b'\n")
+        for _ in range(SAME_FAILURES_MAX + 5):
+            assert client.call("registry.reload").content["type"] == "error"
+    told = [it.getMessage() for it in caplog.records if it.levelno == logging.WARNING]
+    [changes] = [line for line in told if line.startswith("too many changes")]
+    said = sum(line.startswith("backend registered") for line in caplog.messages)
+    assert said + int(changes.rpartition("=")[2]) == count
+    assert any(line.startswith("as before, and not logged each time: ") for line in told)
 
 
 def test_stopped_service_says_that_it_does_not_run(settings: Settings) -> None:
