@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
@@ -11,6 +12,7 @@ from urllib.parse import urlsplit
 from plexus_registry.errors import InvalidValue
 
 URL_VARIABLE: Final = "PLEXUS_REGISTRY_URL"
+TOKEN_VARIABLE: Final = "PLEXUS_REGISTRY_TOKEN"  # noqa: S105
 DEFAULT_URL: Final = "ws://127.0.0.1:4445"
 UNIX_PREFIX: Final = "unix:"
 ACCEPTED: Final = "ws://HOST:PORT, wss://HOST:PORT or unix:/PATH"
@@ -54,6 +56,8 @@ def find(environ: Mapping[str, str]) -> str:
     runtime = environ.get("XDG_RUNTIME_DIR")
     sockets = [*([Path(runtime) / _SOCKET] if runtime else []), _SYSTEM_SOCKET]
     for path in sockets:
-        if path.is_socket():
-            return f"{UNIX_PREFIX}{path}"
+        # Where one may not look, as in the folder of somebody else's session, there is nothing.
+        with contextlib.suppress(OSError):
+            if path.is_socket():
+                return f"{UNIX_PREFIX}{path}"
     return DEFAULT_URL

@@ -23,6 +23,7 @@ from plexus_registry.client.connection import Connection
 from plexus_registry.config.settings import Settings
 from plexus_registry.errors import InvalidValue, Refused, Unreachable
 from support.certificates import Authority
+from support.clocks import Clock
 from support.serving import Served, serving
 from support.timing import TIMEOUT_S
 
@@ -30,20 +31,27 @@ SHORT_S = 0.2
 """What is waited for in vain."""
 
 
-def talk(url: str, *calls: tuple[str, object], timeout_s: float = TIMEOUT_S) -> list[Any]:
-    """Connect, call methods through the hub, and return their events."""
+def talk(
+    url: str,
+    *calls: tuple[str, object],
+    timeout_s: float = TIMEOUT_S,
+    clock: Clock | None = None,
+) -> list[Any]:
+    """Connect, call methods through the hub, and return their events; *clock* is the loop's."""
 
     async def run() -> list[Any]:
+        if clock is not None:
+            clock.adopt()
         async with Connection(url, timeout_s=timeout_s) as registry:
             return [await registry.call(method, params) for method, params in calls]
 
     return asyncio.run(run())
 
 
-def unreachable(url: str, timeout_s: float = TIMEOUT_S) -> str:
+def unreachable(url: str, timeout_s: float = TIMEOUT_S, clock: Clock | None = None) -> str:
     """Connect and call in vain; return the reason."""
     with pytest.raises(Unreachable) as failed:
-        talk(url, ("registry.list", None), timeout_s=timeout_s)
+        talk(url, ("registry.list", None), timeout_s=timeout_s, clock=clock)
     prefix = f"no registry answers at {url}: "
     message = str(failed.value)
     assert message.startswith(prefix)
@@ -278,8 +286,12 @@ def test_connection_that_ends_in_the_middle() -> None:
 
 def test_registry_that_does_not_answer() -> None:
     """Neither the first question, nor a call; and the end does not wait for it either."""
+    time_s = 3600.0
+    clock = Clock()
 
     def stay_silent(websocket: ServerConnection) -> None:
+        websocket.recv()
+        clock.put_forward(time_s)
         for _ in websocket:
             pass
 
@@ -289,22 +301,68 @@ def test_registry_that_does_not_answer() -> None:
 
     for behave, method in ((stay_silent, "_info"), (stay_silent_later, "hub.call")):
         with websocket_server(behave) as url:
-            assert unreachable(url, SHORT_S) == f"no answer to {method} within 0.2 s"
+            reason = unreachable(url, time_s, clock)
+            assert reason == f"no answer to {method} within 3600 s"
+
+
+def upgrade(sock: socket.socket, before: Callable[[], None] = lambda: None) -> None:
+    """Make a WebSocket of a connection, and no more; *before* is called once it is asked for."""
+    head = sock.recv(4096).decode()
+    before()
+    lines = dict(line.split(": ", 1) for line in head.split("\r\n")[1:] if ": " in line)
+    sock.sendall(
+        b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        b"Sec-WebSocket-Accept: %s\r\n\r\n" % accept_key(lines["Sec-WebSocket-Key"]).encode()
+    )
+
+
+def test_time_is_for_opening_and_the_first_answer_together() -> None:
+    """Who opens at the last moment has no more time to say who he is."""
+    time_s = 50.0
+    clock = Clock()
+
+    def open_late(sock: socket.socket) -> None:
+        upgrade(sock, lambda: clock.put_forward(0.6 * time_s))
+        sock.recv(4096)
+        clock.put_forward(0.4 * time_s)
+        sock.recv(4096)  # until the other side is gone
+
+    with tcp_server(open_late) as port:
+        began = time.monotonic()
+        reason = unreachable(f"ws://127.0.0.1:{port}", time_s, clock)
+        assert reason == "no answer to _info within 50 s"
+        assert time.monotonic() - began < 0.5 * time_s, "it had as much once more"
+
+
+def test_answer_that_is_too_large_is_not_read() -> None:
+    """Before it is known who is there a few KiB are enough; whoever is there fills no memory."""
+
+    def tell_much(websocket: ServerConnection) -> None:
+        websocket.recv()
+        websocket.send(json.dumps({"id": 1, "result": "x" * 20_000}))
+
+    def answer_much(websocket: ServerConnection) -> None:
+        respond_info(websocket)
+        websocket.recv()
+        websocket.send(json.dumps({"id": 2, "result": "x" * 70_000}))
+
+    async def ask(url: str) -> None:
+        async with Connection(url, answer_max_bytes=65_536) as registry:
+            await registry.call("registry.list")
+
+    with websocket_server(tell_much) as url:
+        assert unreachable(url) == "it answers with more than 16384 bytes at once"
+    with websocket_server(answer_much) as url, pytest.raises(Unreachable) as told:
+        asyncio.run(ask(url))
+    assert told.value.reason == "it answers with more than 65536 bytes at once"
 
 
 def test_end_does_not_wait_for_a_registry_that_hangs() -> None:
     """Who does not answer in time is not given more time to say good-bye."""
     release = threading.Event()
 
-    handshake = (
-        b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-        b"Sec-WebSocket-Accept: %s\r\n\r\n"
-    )
-
     def upgrade_and_hang(sock: socket.socket) -> None:
-        head = sock.recv(4096).decode()
-        lines = dict(line.split(": ", 1) for line in head.split("\r\n")[1:] if ": " in line)
-        sock.sendall(handshake % accept_key(lines["Sec-WebSocket-Key"]).encode())
+        upgrade(sock)
         release.wait(TIMEOUT_S)
 
     with tcp_server(upgrade_and_hang) as port:
@@ -404,5 +462,21 @@ def test_registry_of_another_authority_is_not_talked_to(
 
 
 def test_plain_client_of_a_registry_that_speaks_tls(secure_url: str) -> None:
-    """It is refused and not left waiting."""
-    assert "400" in unreachable(secure_url.replace("wss:", "ws:"))
+    """It is refused and not left waiting, in the registry's words."""
+    reason = unreachable(secure_url.replace("wss:", "ws:"))
+    assert "400" in reason
+    assert reason.endswith(": This port speaks TLS: connect with wss:// in place of ws://.")
+
+
+def test_client_of_tls_of_a_registry_that_speaks_plainly(served: Served) -> None:
+    """It is told at once and not after its time is over."""
+    reason = unreachable(served.url.replace("ws:", "wss:"))
+    assert reason.startswith("what answers speaks no TLS, use ws:// ([SSL")
+
+
+def test_client_of_tls_of_a_server_that_waits_for_more() -> None:
+    """As the Rust program does: the reason is only a guess then."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        reason = unreachable(f"wss://127.0.0.1:{port}", SHORT_S)
+    assert reason == "no answer within 0.2 s; if it speaks no TLS, use ws://"
