@@ -3,72 +3,97 @@
 
 from __future__ import annotations
 
-import asyncio
+import contextlib
 import io
-import logging
+import math
 import os
+import signal
 import sys
-from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import click
 
 from plexus_registry import __version__
+from plexus_registry.cli import check, doctor, entries, state, streams, transfer
 from plexus_registry.cli.exits import Exit, status_of
 from plexus_registry.cli.home import home
+from plexus_registry.cli.output import PROGRAM, complain, tell
+from plexus_registry.cli.target import Target
 from plexus_registry.cli.tokens import token
 from plexus_registry.client import address
-from plexus_registry.client.connection import DEFAULT_TIMEOUT_S, Connection
-from plexus_registry.config import files, places, sources
-from plexus_registry.errors import ConfigError, Fault, PlexusRegistryError
-from plexus_registry.service import log
-
-PROGRAM = "plexus-registryctl"
-TOKEN_VARIABLE = "PLEXUS_REGISTRY_TOKEN"  # noqa: S105
+from plexus_registry.client.address import TOKEN_VARIABLE
+from plexus_registry.client.connection import DEFAULT_TIMEOUT_S
+from plexus_registry.client.results import NotUnderstood
+from plexus_registry.config import places, sources
+from plexus_registry.errors import PlexusRegistryError, Unreachable
 
 # Whether it can be read is found out by reading, which is no fault of the command line.
 _FILE = click.Path(path_type=Path, readable=False)
 
+EXAMPLES = """\
+Examples:
+  plexus-registryctl register prod wss://plexus.example.com:4444
+  plexus-registryctl list --all
+  plexus-registryctl check
+  websocat "$(plexus-registryctl url prod)"
+  plexus-registryctl export >backends.toml
+  plexus-registryctl --url wss://registry.example.com:4445 --token-file laptop.token ping prod
 
-@dataclass(frozen=True, slots=True)
-class _Target:
-    """The registry that is asked."""
-
-    url: str | None
-    timeout_s: float
-    token_file: Path | None
-    ca_file: Path | None
-
-    def ask(self, work: Callable[[Connection], Coroutine[Any, Any, dict[str, Any]]]) -> Any:
-        """Connect, do *work*, and return its event."""
-
-        async def run() -> dict[str, Any]:
-            url = address.find(os.environ) if self.url is None else address.check_url(self.url)
-            token = self._token()
-            async with Connection(
-                url, timeout_s=self.timeout_s, token=token, ca_file=self.ca_file
-            ) as registry:
-                return await work(registry)
-
-        return asyncio.run(run())
-
-    def _token(self) -> str:
-        """Return the token to send, empty for none."""
-        if self.token_file is None:
-            return os.environ.get(TOKEN_VARIABLE, "").strip()
-        content = files.read(self.token_file)
-        if content is None:
-            raise ConfigError([Fault(str(self.token_file), 0, "there is no such file")])
-        text = content.decode(errors="replace").strip()
-        if not text or not text.isascii() or not text.isprintable() or " " in text:
-            message = "holds no token, expected the one line that `token new` printed"
-            raise ConfigError([Fault(str(self.token_file), 0, message)])
-        return text
+Exit status:
+  0 done, 1 refused or not found, 64 wrong command line, 65 no sound database, 69 no registry
+  answers, 73 the file exists, 74 cannot be read or written, 78 faults in settings or in a file to
+  read; Ctrl-C ends it by that signal, for a shell 130
+"""
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]}, invoke_without_command=True)
+class _Seconds(click.FloatRange):
+    """A time that comes to an end."""
+
+    name = "seconds"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        found = float(super().convert(value, param, ctx))
+        if not math.isfinite(found):
+            self.fail(f"{value} is no number of seconds", param, ctx)
+        return found
+
+
+class _Group(click.Group):
+    """The commands, under headings, in the order in which somebody needs them."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.sections: dict[str, list[click.Command]] = {}
+
+    def add_section(self, heading: str, *commands: click.Command) -> None:
+        """Add commands under a heading."""
+        self.sections[heading] = list(commands)
+        for one in commands:
+            self.add_command(one)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the commands of each section."""
+        for heading, commands in self.sections.items():
+            with formatter.section(heading):
+                rows = [(one.name or "", one.get_short_help_str(60)) for one in commands]
+                formatter.write_dl(rows)
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the examples as they are."""
+        formatter.write_paragraph()
+        formatter.write(EXAMPLES)
+        formatter.write(f"\nplexus-registryctl COMMAND --help tells more, {PROGRAM}(1) all.\n")
+
+
+@click.group(
+    cls=_Group,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    invoke_without_command=True,
+    subcommand_metavar="COMMAND [ARGUMENT]...",
+)
 @click.version_option(__version__, prog_name=PROGRAM, message="%(prog)s %(version)s")
 @click.option(
     "--url",
@@ -81,10 +106,18 @@ class _Target:
     "--timeout",
     "timeout_s",
     metavar="SECONDS",
-    type=click.FloatRange(min=0, min_open=True),
+    type=_Seconds(min=0, min_open=True),
     default=DEFAULT_TIMEOUT_S,
     show_default=True,
-    help="How long to wait for the registry.",
+    help="How long to wait for the registry, or for a backend.",
+)
+@click.option(
+    "--wait",
+    "wait_s",
+    metavar="SECONDS",
+    type=_Seconds(min=0),
+    default=0.0,
+    help="Try so long until the registry answers, as after a boot.  [default: once]",
 )
 @click.option(
     "--token-file",
@@ -97,39 +130,31 @@ class _Target:
     "--ca-file",
     metavar="FILE",
     type=_FILE,
-    help="With wss://: the authorities that the registry's certificate may come from, in PEM. If"
-    " not given: $SSL_CERT_FILE, else those of the system.",
+    help="With wss://: the authorities that certificates may come from, in PEM. If not given:"
+    " $SSL_CERT_FILE, else those of the system.",
 )
 @click.pass_context
 def command(
     context: click.Context,
+    *,
     url: str | None,
     timeout_s: float,
+    wait_s: float,
     token_file: Path | None,
     ca_file: Path | None,
 ) -> None:
-    """Control a running Plexus registry."""
-    context.obj = _Target(url, timeout_s, token_file, ca_file)
+    """Look into a Plexus registry and change it.
+
+    The registry knows under which name which backend is where. What is changed here counts as
+    registered by hand and stands above what files declare.
+    """
+    context.obj = Target(url, timeout_s, wait_s, token_file, ca_file)
     if context.invoked_subcommand is None:
         click.echo(context.get_help())
         raise click.UsageError("a command is missing")
 
 
-@command.command(name="reload")
-@click.pass_obj
-def reload_(target: _Target) -> None:
-    """Read the declared backends again and wait until they are applied.
-
-    Fails, and changes nothing, if a file has a fault.
-    """
-    event = target.ask(lambda registry: registry.call("registry.reload"))
-    # The Rust program tells the first only.
-    words = {"count": "added"} | {word: word for word in ("updated", "removed", "unchanged")}
-    told = [f"{event[key]} {word}" for key, word in words.items() if key in event]
-    _tell(f"reloaded: {', '.join(told)}")
-
-
-@command.command()
+@click.command()
 @click.argument("file", type=_FILE)
 @click.option(
     "--database",
@@ -153,45 +178,87 @@ def backup(file: Path, database: Path | None) -> None:
         is_system = os.access(places.SYSTEM["STATE_DIRECTORY"], os.X_OK)
         environ = places.of_system(os.environ) if is_system else os.environ
         database = sources.resolve({}, environ, home()).settings.database
-    copy(database, file)
-    _tell(f"{file}: copy of {database}, checked")
+    # Not the end at once, which would leave half a copy.
+    for number in _ENDING:
+        if signal.getsignal(number) is not signal.SIG_IGN:  # nohup(1) means it
+            signal.signal(number, _interrupt)
+    is_complete = copy(database, file)
+    tell(f"{file}: copy of {database}, checked{'' if is_complete else ', NOT COMPLETE'}")
+    if not is_complete:
+        complain(f"{database}-wal is missing, changes that were in it are lost")
 
 
-def _tell(text: str) -> None:
-    click.echo(log.priority_prefix(logging.INFO, sys.stdout, os.environ) + text)
+command.add_section("Backends", entries.list_, entries.get, entries.url, check.check)
+command.add_section(
+    "Changes",
+    entries.register,
+    entries.update,
+    entries.delete,
+    entries.ping,
+    entries.deregister,
+    transfer.export,
+    transfer.import_,
+)
+command.add_section("Registry", state.status, state.reload_, backup, token, doctor.doctor)
 
 
-def _complain(text: str) -> None:
-    prefix = log.priority_prefix(logging.ERROR, sys.stderr, os.environ)
-    print(f"{prefix}{PROGRAM}: {text}", file=sys.stderr)
+_ENDING = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM)
 
 
-command.add_command(token)
+class _Interrupted(BaseException):
+    """A signal came that ends the program. Click does not know it, and prints nothing about it."""
+
+
+def _interrupt(number: int, frame: object) -> None:
+    """End what is being done by an exception, and let no further signal into its cleaning up."""
+    for one in _ENDING:
+        signal.signal(one, _pass_over)
+    raise _Interrupted(number)
+
+
+def _pass_over(number: int, frame: object) -> None:
+    """Do nothing. SIG_IGN would have Python complain of signals that are on their way."""
+
+
+def _end_by_signal(interrupt: BaseException) -> int:
+    """End by the signal that interrupted: the shell's script that runs this ends by Ctrl-C, too."""
+    number = next(iter(interrupt.args), signal.SIGINT)
+    with contextlib.suppress(OSError):
+        sys.stdout.flush()
+    signal.signal(number, signal.SIG_DFL)
+    os.kill(os.getpid(), number)
+    return Exit.SOFTWARE  # somebody blocks it
 
 
 def main() -> int:
     """Run the program and return its exit status."""
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # a path may hold any bytes
+    streams.fill_gaps()
+    with streams.settled():
+        return _main()
+
+
+def _main() -> int:
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a path may hold any bytes
     try:
         command.main(prog_name=PROGRAM, standalone_mode=False)
     except PlexusRegistryError as error:
-        _complain(str(error))
+        is_lost = isinstance(error, Unreachable) and not isinstance(error, NotUnderstood)
+        complain(f"{error}{f'; {PROGRAM} doctor looks for the cause' if is_lost else ''}")
         return status_of(error)
     except click.UsageError as error:
         problem = error.format_message().removesuffix(".")
-        _complain(f"{problem}; see {PROGRAM} --help")
+        complain(f"{problem}; see {error.ctx.command_path if error.ctx else PROGRAM} --help")
         return Exit.USAGE
-    except (click.Abort, KeyboardInterrupt):
-        return Exit.SOFTWARE
+    except (click.Abort, KeyboardInterrupt, _Interrupted) as error:
+        return _end_by_signal(error.__cause__ or error)
     except SystemExit:
         pass  # click's: whoever reads has read enough
     except OSError as error:
         place = error.filename or "standard output"
-        _complain(f"{place}: {error.strerror}")
+        complain(f"{place}: {error.strerror}")
     else:
         return Exit.OK
-    if sys.stdout is not None:
-        # What is still held back would fail again, and be told, when Python ends.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    streams.give_up(sys.stdout)
     return Exit.IO

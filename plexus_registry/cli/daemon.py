@@ -9,12 +9,14 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from plexus_registry import __version__
+from plexus_registry.backend import DEFAULT_LIMITS
+from plexus_registry.cli import streams
 from plexus_registry.cli.exits import MEANINGS, Exit, status_of
 from plexus_registry.cli.home import home as home_directory
 from plexus_registry.config import (
@@ -32,15 +34,26 @@ from plexus_registry.messages import CONFIG_REFUSED, fields
 from plexus_registry.service import log
 
 if TYPE_CHECKING:
+    from _typeshed import SupportsWrite
+
     from plexus_registry.service import detach
 
 logger = logging.getLogger(__name__)
 
 PROGRAM = "plexus-registry"
+_USAGE = """%(prog)s [SETTING ...] [--daemonize [--pid-file FILE]]
+       %(prog)s --print-config | --check-config | --write-default-config
+                       [--system] [SETTING ...]
+       %(prog)s --install-user-units [--force]
+       %(prog)s --help | --version"""
 _LOOKING = ("print_config", "check_config", "write_default_config")
 
 
 class _Parser(argparse.ArgumentParser):
+    def print_help(self, file: SupportsWrite[str] | None = None) -> None:
+        """Print the help; a failure is not passed over, as argparse does before Python 3.14."""
+        print(self.format_help(), end="", file=file)
+
     def error(self, message: str) -> NoReturn:
         """Refuse the command line in one line, with the status of sysexits.h."""
         self.exit(Exit.USAGE, f"{PROGRAM}: {message}; see {PROGRAM} --help\n")
@@ -51,6 +64,7 @@ def parser() -> argparse.ArgumentParser:
     statuses = "\n".join(f"  {status.value:2}  {text}" for status, text in MEANINGS.items())
     parser = _Parser(
         prog=PROGRAM,
+        usage=_USAGE,
         description="Serve the Plexus backend registry in the foreground.",
         epilog=f"exit status:\n{statuses}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -72,6 +86,11 @@ def parser() -> argparse.ArgumentParser:
         help="write commented files to start from, where there are none yet",
     )
     actions.add_argument(
+        "--install-user-units",
+        action="store_true",
+        help="write units with which your systemd runs these programs, where pipx or pip put them",
+    )
+    actions.add_argument(
         "--daemonize",
         action="store_true",
         help="detach from the terminal and log to syslog, for an init other than systemd",
@@ -79,11 +98,16 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--system",
         action="store_true",
-        help="with one of the three above: look at what the system's service would use, in"
-        f" {' and '.join(places.SYSTEM.values())}",
+        help="with --print-config, --check-config or --write-default-config: look at what the"
+        f" system's service would use, in {' and '.join(places.SYSTEM.values())}",
     )
     parser.add_argument(
         "--pid-file", metavar="FILE", help="with --daemonize: keep the process ID there"
+    )
+    parser.add_argument(
+        "--force",
+        action="store_true",
+        help="with --install-user-units: replace units that somebody changed",
     )
     settings.add_options(parser)
     return parser
@@ -91,21 +115,24 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the program and return its exit status."""
+    streams.fill_gaps()
+    with streams.settled():
+        return _main(arguments)
+
+
+def _main(arguments: Sequence[str] | None) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a path may hold any bytes
     try:
         try:
             return _run(_parse(arguments))
         finally:
-            if sys.stdout is not None:
-                sys.stdout.flush()
+            sys.stdout.flush()
     except BrokenPipeError:
         pass  # whoever reads has read enough
     except OSError as error:
         _report([f"standard output: {error.strerror}"])
-    if sys.stdout is not None:
-        # What is still held back would fail again, and be told, when Python ends.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    streams.give_up(sys.stdout)
     return Exit.IO
 
 
@@ -118,6 +145,8 @@ def _run(options: Mapping[str, object]) -> Exit:
             return _check(options, environ, home)
         if options["write_default_config"]:
             return _write_defaults(options, environ, home)
+        if options["install_user_units"]:
+            return _install_units(places.user_units(environ, home), force=bool(options["force"]))
         if options["print_config"]:
             print(settings_toml.render(sources.resolve(options, environ, home)), end="")
             return Exit.OK
@@ -152,6 +181,11 @@ def _parse(arguments: Sequence[str] | None) -> dict[str, object]:
     options = vars(wanted.parse_args(arguments))
     if options["pid_file"] and not options["daemonize"]:
         wanted.error("--pid-file goes with --daemonize")
+    if options["force"] and not options["install_user_units"]:
+        wanted.error("--force goes with --install-user-units")
+    names = ("settings", *(setting.name for setting in settings.SETTINGS))
+    if options["install_user_units"] and any(options[name] is not None for name in names):
+        wanted.error("--install-user-units takes no settings: registry.toml is the place for them")
     if options["system"] and not any(options[action] for action in _LOOKING):
         wanted.error(
             "--system goes with --check-config, --print-config or --write-default-config;"
@@ -194,7 +228,7 @@ def _daemonize(load: Callable[[], settings.Settings], pid_file: object) -> Exit:
     held = detach.PidFile(Path.cwd() / str(pid_file)) if pid_file else None
     status, text = detach.detached(held, partial(_serve_detached, lambda: loaded))
     if text:
-        print(text, file=sys.stderr)
+        streams.tell_line(text)
     return Exit(status)
 
 
@@ -227,16 +261,29 @@ def _check(options: Mapping[str, object], environ: Mapping[str, str], home: Path
     path = sources.config_path(options, environ, home)
     if path is not None:
         try:
-            found = declared.read_declared(path)
+            limits = resolved.settings.text_limits if resolved else DEFAULT_LIMITS
+            found = declared.read_declared(path, limits)
         except ConfigError as error:
             faults += error.faults
         else:
             read = ", ".join(map(str, found.files))
             what = f"{len(found.backends)} in {read}" if read else f"none, {path} does not exist"
             print(f"declared backends are sound: {what}")
+            faults += _check_count(resolved.settings if resolved else None, found.backends)
     faults += _check_tokens(resolved.settings.token_file if resolved else None)
     _report(faults)
     return status_of(ConfigError(faults)) if faults else Exit.OK
+
+
+def _check_count(found: settings.Settings | None, in_files: Iterable[str]) -> list[Fault]:
+    """Compare how many are declared with how many there may be."""
+    if found is None:
+        return []
+    count = len({*in_files, *(declaration.name for declaration in found.backends)})
+    if count <= found.max_entries:
+        return []
+    message = f"{count} backends are declared, and it allows {found.max_entries}: raise it"
+    return [Fault("max_entries", 0, message)]
 
 
 def _check_tokens(path: Path | None) -> list[Fault]:
@@ -250,11 +297,16 @@ def _check_tokens(path: Path | None) -> list[Fault]:
 
 
 def _check_certificate(found: settings.Settings) -> None:
+    from plexus_registry.config import certificate
     from plexus_registry.service.certificates import CertificateReader
 
     CertificateReader(found.tls_certificate, found.tls_key).read(explicit=True)
     if found.tls_certificate is not None:
         print(f"certificate and key are sound: {found.tls_certificate}")
+        key = found.tls_key or found.tls_certificate
+        mode = certificate.public_mode(key)
+        if mode:
+            print(f"but every user of this machine can read the key: {key} (mode {mode:04o})")
 
 
 def _write_defaults(options: Mapping[str, object], environ: Mapping[str, str], home: Path) -> Exit:
@@ -283,6 +335,21 @@ def _write_defaults(options: Mapping[str, object], environ: Mapping[str, str], h
     return status
 
 
+def _install_units(directory: Path, *, force: bool) -> Exit:
+    """Write the user's units, and print what to type next."""
+    from plexus_registry.cli import units
+
+    try:
+        found = units.install(directory, sys.argv[0], force=force)
+    except ConfigError as error:
+        _report(error.faults)
+        return Exit.CANNOT_CREATE
+    for path, what in found.items():
+        print(f"{path}: {what}")
+    print("next:", *units.NEXT, sep="\n    ")
+    return Exit.OK
+
+
 def _report(faults: Sequence[object]) -> None:
     """Tell each fault in one line, to a person or to the journal."""
     if log.leads_to_journal(os.environ):
@@ -292,4 +359,4 @@ def _report(faults: Sequence[object]) -> None:
             logger.critical("start refused: %s", fault, extra=extra)
         return
     for fault in faults:
-        print(f"{PROGRAM}: {fault}", file=sys.stderr)
+        streams.tell_line(f"{PROGRAM}: {fault}")

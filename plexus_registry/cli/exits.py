@@ -10,6 +10,7 @@ from plexus_registry.errors import (
     ConfigError,
     InvalidValue,
     ListenError,
+    NotWritten,
     PlexusRegistryError,
     Refused,
     StoreCorrupt,
@@ -44,8 +45,8 @@ MEANINGS = {
     Exit.DATA: "what is there is no sound database, or a newer version wrote it",
     Exit.UNAVAILABLE: "the address cannot be listened on, or no registry answers there",
     Exit.SOFTWARE: "a fault of the program itself; the log has the traceback",
-    Exit.CANNOT_CREATE: "a file that was to be written exists, or a default one cannot be",
-    Exit.IO: "the database, its copy or the output cannot be read or written",
+    Exit.CANNOT_CREATE: "a file to be written exists, or a default one or a unit cannot be",
+    Exit.IO: "the database, its copy, the tokens or the output cannot be read or written",
     Exit.TEMPORARY: "another process holds the database or the PID file",
     Exit.CONFIG: "settings or declared backends have faults",
 }
@@ -55,6 +56,7 @@ MEANINGS = {
 _BY_ERROR: tuple[tuple[type[PlexusRegistryError], Exit], ...] = (
     (ConfigError, Exit.CONFIG),
     (InvalidValue, Exit.USAGE),
+    (NotWritten, Exit.IO),
     (ListenError, Exit.UNAVAILABLE),
     (Unreachable, Exit.UNAVAILABLE),
     (Refused, Exit.REFUSED),
@@ -69,8 +71,22 @@ _BY_ERROR: tuple[tuple[type[PlexusRegistryError], Exit], ...] = (
 )
 
 
+class Failure(PlexusRegistryError):
+    """A command did not get what it was to get.
+
+    Attributes:
+        status: What the program's exit status is to be.
+    """
+
+    def __init__(self, status: Exit, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
 def status_of(error: PlexusRegistryError) -> Exit:
     """Return the exit status for an error."""
+    if isinstance(error, Failure):
+        return error.status
     if isinstance(error, ConfigError) and all(
         fault.place.startswith("--") for fault in error.faults
     ):

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import click
 
+from plexus_registry.cli import streams
 from plexus_registry.cli.home import home
 from plexus_registry.config import places, sources, tokens
 
@@ -29,7 +30,7 @@ _file = click.option(
 )
 
 
-@click.group()
+@click.group(no_args_is_help=False)
 def token() -> None:
     """Make, list and take back tokens, with which others may write.
 
@@ -47,13 +48,16 @@ def new(name: str, file: Path | None) -> None:
     """
     path, group = _file_and_group(file)
     name, made = tokens.add(path, name, group=group)
-    click.echo(
+    try:
+        click.echo(made)
+    except OSError:  # a token that nobody has been told
+        tokens.revoke(path, name)
+        raise
+    streams.tell_line(
         f"{name}: added to {path}. Keep the token, it is not shown again. Clients send\n"
         "it as Authorization: Bearer TOKEN or as the cookie access_token; plexus-registryctl\n"
-        "takes it from $PLEXUS_REGISTRY_TOKEN or --token-file.",
-        err=True,
+        "takes it from $PLEXUS_REGISTRY_TOKEN or --token-file."
     )
-    click.echo(made)
 
 
 @token.command(name="list")
@@ -68,10 +72,19 @@ def list_(file: Path | None) -> None:
 @click.argument("name")
 @_file
 def revoke(name: str, file: Path | None) -> None:
-    """Take the token called NAME back."""
+    """Take the token called NAME back.
+
+    Faults elsewhere in the file are no obstacle, but have to be mended: until then the registry
+    goes on with what the file held before, this token included.
+    """
     path, _ = _file_and_group(file)
-    tokens.revoke(path, name)
+    faults = tokens.revoke(path, name)
     click.echo(f"{name}: removed from {path}")
+    for fault in faults:
+        streams.tell_line(f"warning: {fault}")
+    if faults:
+        text = "warning: a registry that runs keeps the former tokens until this is mended"
+        streams.tell_line(text)
 
 
 def _file_and_group(named: Path | None) -> tuple[Path, int]:

@@ -6,14 +6,15 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import shlex
 import shutil
 import signal
 import socket
 import sqlite3
 import subprocess
-import sys
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -22,52 +23,25 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 
 from plexus_registry import __version__
+from plexus_registry.cli import control
 from support.activation import activated, listener
 from support.certificates import Authority
+from support.control import (
+    MAIN,
+    MAIN_BOUND_BY_MODES,
+    SCRIPT,
+    Ended,
+    ctl,
+    done,
+    environment_of,
+    failed,
+)
 from support.conversation import conversation
-from support.daemon import BOUND_BY_MODES, PROGRAM, Daemon, daemon, environment, run
+from support.daemon import Daemon, daemon
 from support.timing import TIMEOUT_S, wait_until
 
-INSTALLED = shutil.which("plexus-registryctl", path=str(Path(sys.executable).parent))
-MAIN = (
-    sys.executable,
-    "-c",
-    "import sys; from plexus_registry.cli.control import main; sys.exit(main())",
-)
-SCRIPT = (INSTALLED,) if INSTALLED else MAIN
-"""What is installed as ``plexus-registryctl``; where nothing is, what would be in it."""
-MAIN_BOUND_BY_MODES = (*BOUND_BY_MODES[: -len(PROGRAM)], *MAIN)
-
 SOUND = '[[backend]]\nname = "a"\nhost = "h"\nport = 1\n'
-
-Ended = subprocess.CompletedProcess[str]
-
-
-def ctl(home: Path, *arguments: str, program: tuple[str, ...] = MAIN, **variables: str) -> Ended:
-    """Run the command to its end."""
-    return run(home, *arguments, program=program, environ=environment_of(home, **variables))
-
-
-def environment_of(home: Path, **variables: str) -> dict[str, str]:
-    """Return an environment that names no registry unless *variables* do."""
-    environ = environment(home)
-    environ.pop("PLEXUS_REGISTRY_URL", None)
-    return environ | variables
-
-
-def done(ended: Ended) -> str:
-    """Return the only line of a command that went well."""
-    assert (ended.returncode, ended.stderr) == (0, "")
-    (line,) = ended.stdout.splitlines()
-    return line
-
-
-def failed(ended: Ended, status: int) -> str:
-    """Return the only line of a command that failed, without the program's name."""
-    assert (ended.returncode, ended.stdout) == (status, ""), ended.stderr
-    (line,) = ended.stderr.splitlines()
-    assert line.startswith("plexus-registryctl: ")
-    return line.removeprefix("plexus-registryctl: ")
+LOST = "; plexus-registryctl doctor looks for the cause"
 
 
 @pytest.fixture
@@ -115,13 +89,11 @@ def test_help_lists_the_commands(tmp_path: Path, option: str) -> None:
 
     assert (ended.returncode, ended.stderr) == (0, "")
     assert ended.stdout.startswith("Usage: plexus-registryctl ")
-    _, commands = ended.stdout.split("Commands:\n")
-    assert [line.split()[0] for line in commands.splitlines() if line[:3].strip()] == [
-        "backup",
-        "reload",
-        "token",
-    ]
-    for command in ("backup", "reload"):
+    _, commands = ended.stdout.split("\nBackends:\n")
+    commands, _ = commands.split("\nExamples:\n")
+    listed = [line.split()[0] for line in commands.splitlines() if line.startswith("  ")]
+    assert sorted(listed) == sorted(control.command.commands)
+    for command in listed:
         own = ctl(tmp_path, command, option)
         assert (own.returncode, own.stderr) == (0, "")
         assert own.stdout.startswith(f"Usage: plexus-registryctl {command} ")
@@ -143,7 +115,8 @@ def test_help_lists_the_commands(tmp_path: Path, option: str) -> None:
 def test_wrong_command_line_is_one_line(tmp_path: Path, arguments: list[str], message: str) -> None:
     """With status 64 and where to look."""
     line = failed(ctl(tmp_path, *arguments), 64)
-    assert re.fullmatch(rf"{message}; see plexus-registryctl --help", line), line
+    verb = f" {arguments[0]}" if arguments[0] in ("reload", "backup") else ""
+    assert re.fullmatch(rf"{message}; see plexus-registryctl{verb} --help", line), line
 
 
 def test_missing_command_shows_the_help(tmp_path: Path) -> None:
@@ -240,11 +213,11 @@ def test_registry_that_is_not_there_is_told(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         url = f"ws://127.0.0.1:{free.getsockname()[1]}"
     line = failed(ctl(tmp_path, "--url", url, "reload"), 69)
-    assert line == f"no registry answers at {url}: Connection refused"
+    assert line == f"no registry answers at {url}: Connection refused{LOST}"
 
     url = f"unix:{tmp_path}/nobody"
     line = failed(ctl(tmp_path, "reload", PLEXUS_REGISTRY_URL=url), 69)
-    assert line == f"no registry answers at {url}: No such file or directory"
+    assert line == f"no registry answers at {url}: No such file or directory{LOST}"
 
 
 def test_registry_that_does_not_answer_is_told_in_time(tmp_path: Path) -> None:
@@ -252,7 +225,7 @@ def test_registry_that_does_not_answer_is_told_in_time(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"ws://127.0.0.1:{silent.getsockname()[1]}"
         line = failed(ctl(tmp_path, "--url", url, "--timeout", "0.1", "reload"), 69)
-    assert line == f"no registry answers at {url}: no answer within 0.1 s"
+    assert line == f"no registry answers at {url}: no answer within 0.1 s{LOST}"
 
 
 def test_url_comes_from_the_option_then_the_variable(tmp_path: Path, running: Daemon) -> None:
@@ -277,13 +250,14 @@ def test_unix_socket_is_given_or_found(tmp_path: Path, config: Path) -> None:
 
 
 def test_interrupt_ends_without_a_traceback(tmp_path: Path) -> None:
-    """Ctrl-C while it waits."""
+    """Ctrl-C while it waits; nobody who started the tests has a say in what it does then."""
+    minding = ("import signal; signal.signal(signal.SIGINT, signal.default_int_handler)", MAIN[-1])
     with socket.create_server(("127.0.0.1", 0)) as silent:
         silent.settimeout(TIMEOUT_S)
         url = f"ws://127.0.0.1:{silent.getsockname()[1]}"
         with (
             subprocess.Popen(
-                [*MAIN, "--url", url, "reload"],
+                [*MAIN[:-1], "; ".join(minding), "--url", url, "reload"],
                 env=environment_of(tmp_path),
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
@@ -291,11 +265,14 @@ def test_interrupt_ends_without_a_traceback(tmp_path: Path) -> None:
             ) as process,
             silent.accept()[0] as sock,
         ):
-            assert sock.recv(1)
+            request = b""
+            while not request.endswith(b"\r\n\r\n"):
+                received = sock.recv(4096)
+                assert received
+                request += received
             process.send_signal(signal.SIGINT)
             stdout, stderr = process.communicate(timeout=TIMEOUT_S)
-    assert process.returncode == 70
-    assert (stdout, stderr.strip()) == ("", "")
+    assert (process.returncode, stdout, stderr) == (-signal.SIGINT, "", "\n")
 
 
 def test_reload_over_tls(tmp_path: Path, config: Path) -> None:
@@ -371,6 +348,127 @@ def test_backup_of_a_busy_registry_has_all_that_was_acknowledged(
         thread.join(TIMEOUT_S)
 
 
+def test_backup_of_a_database_that_lost_its_log_says_so(tmp_path: Path, database: Path) -> None:
+    """What is left is copied, and not called complete, each time; with the log, it is."""
+    with daemon(tmp_path) as running, conversation(running.url) as client:
+        client.call("registry.register", {"name": "later", "host": "h", "port": 1})
+        running.stop(signal.SIGKILL)
+    log = database.with_name("registry.db-wal")
+    kept = log.rename(log.with_name("kept"))
+    for number in range(2):
+        copy = tmp_path / f"copy{number}.db"
+        ended = ctl(tmp_path, "backup", str(copy))
+        assert ended.returncode == 0
+        assert ended.stdout == f"{copy}: copy of {database}, checked, NOT COMPLETE\n"
+        lost = f"{log} is missing, changes that were in it are lost"
+        assert ended.stderr == f"plexus-registryctl: {lost}\n"
+    kept.rename(log)
+    assert done(ctl(tmp_path, "backup", str(tmp_path / "all.db"))).endswith(", checked")
+    assert "later" in names_in(tmp_path / "all.db")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT])
+def test_backup_that_is_interrupted_leaves_nothing(
+    tmp_path: Path, database: Path, number: signal.Signals
+) -> None:
+    """As systemd stops a job; the next one finds the name free."""
+    with daemon(tmp_path) as running:
+        assert running.url
+        running.stop()
+    copy = tmp_path / "copy.db"
+    minding = ("import signal; signal.signal(signal.SIGINT, signal.default_int_handler)", MAIN[-1])
+    with contextlib.closing(sqlite3.connect(database, isolation_level=None)) as holder:
+        holder.execute("PRAGMA journal_mode = DELETE")
+        holder.execute("BEGIN EXCLUSIVE")  # so that it waits
+        process = subprocess.Popen(
+            [*MAIN[:-1], "; ".join(minding), "backup", str(copy)], env=environment_of(tmp_path)
+        )
+        try:
+            wait_until((tmp_path / ".copy.db.partial").exists, "a copy that was begun")
+            process.send_signal(number)
+            time.sleep(0.1)  # so that the signal finds it waiting
+            holder.execute("ROLLBACK")
+            assert process.wait(TIMEOUT_S) == -number
+        finally:
+            process.kill()
+            process.wait()
+    assert [path.name for path in tmp_path.iterdir() if "copy" in path.name] == []
+    done(ctl(tmp_path, "backup", str(copy)))
+
+
+def test_backup_of_a_database_whose_log_was_taken_blames_the_database(
+    tmp_path: Path, running: Daemon, database: Path
+) -> None:
+    """While the registry still has it open."""
+    with conversation(running.url) as client:
+        client.call("registry.register", {"name": "a", "host": "h", "port": 1})
+    database.with_name("registry.db-wal").rename(tmp_path / "elsewhere")
+    line = failed(ctl(tmp_path, "backup", str(tmp_path / "copy.db")), 74)
+    assert line.startswith(f"database {database} ")
+
+
+def test_complaint_that_cannot_be_written_keeps_its_status(tmp_path: Path) -> None:
+    """Python's own for a full device, 120, would say nothing."""
+    for arguments, status in (
+        (("--url", "ws://127.0.0.1:1", "reload"), 69),
+        (("nonsense",), 64),
+        (("token", "revoke", "a"), 64),
+    ):
+        with open("/dev/full", "w") as full:
+            ended = subprocess.run(
+                [*MAIN, *arguments],
+                env=environment_of(tmp_path, PYTHONUNBUFFERED=""),
+                stderr=full,
+                check=False,
+            )
+        assert ended.returncode == status
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_further_signals_leave_no_more_of_a_backup(
+    tmp_path: Path, database: Path, number: signal.Signals
+) -> None:
+    """Whoever sends it again and again, at each file that is removed, has nothing left behind."""
+    with daemon(tmp_path) as running:
+        assert running.url
+        running.stop()
+    minding = (
+        "import os, signal; signal.signal(signal.SIGINT, signal.default_int_handler)",
+        f"send = {{'os.remove': lambda: os.kill(os.getpid(), {number:d})}}",
+        "sys.addaudithook(lambda event, _: send.get(event, int)())",
+        MAIN[-1],
+    )
+    command = (*MAIN[:-1], "import sys; " + "; ".join(minding))
+    ended = ctl(tmp_path, "backup", str(tmp_path / "copy.db"), program=command)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (-number, "", "")
+    assert [path.name for path in tmp_path.iterdir() if "copy" in path.name] == []
+
+
+def test_backup_goes_on_where_signals_are_to_be_ignored(tmp_path: Path, running: Daemon) -> None:
+    """Under nohup(1) the end of the terminal is none of the copy."""
+    minding = (
+        "import os, signal, sys; signal.signal(signal.SIGHUP, signal.SIG_IGN)",
+        "send = {'os.remove': lambda: os.kill(os.getpid(), signal.SIGHUP)}",
+        "sys.addaudithook(lambda event, _: send.get(event, int)())",
+        MAIN[-1],
+    )
+    command = (*MAIN[:-1], "; ".join(minding))
+    done(ctl(tmp_path, "backup", str(tmp_path / "copy.db"), program=command))
+    assert names_in(tmp_path / "copy.db") == {"a", "plexus"}
+
+
+def test_closed_output_is_no_fault(tmp_path: Path, running: Daemon) -> None:
+    """Who closes it wants to read nothing; the work is done, and a failure has its status."""
+    for closed in (">&-", "2>&-", ">&- 2>&-"):
+        for verb, status in (("list", 0), ("delete nobody", 1)):
+            script = f"{shlex.join(MAIN)} --url {running.url} {verb} {closed}"
+            ended = subprocess.run(
+                ["sh", "-c", script], env=environment_of(tmp_path), capture_output=True, check=False
+            )
+            assert ended.returncode == status, ended.stderr
+            assert b"Error" not in ended.stderr
+
+
 def test_copy_can_be_restored_as_the_help_says(
     tmp_path: Path, config: Path, database: Path
 ) -> None:
@@ -426,14 +524,92 @@ def test_backup_that_cannot_be_made_is_told_and_leaves_nothing(
     line = failed(ctl(tmp_path, "backup", str(tmp_path / "no" / "copy.db")), 74)
     assert "No such file or directory" in line
 
-    database.chmod(0)
-    ended = ctl(
-        tmp_path,
-        *("backup", str(copy), "--database", str(database)),
-        program=MAIN_BOUND_BY_MODES,
-    )
-    assert str(database) in failed(ended, 74) or str(copy) in failed(ended, 74)
+    closed = tmp_path / "closed"
+    closed.mkdir(0o500)
+    line = failed(bound(tmp_path, "backup", str(closed / "copy.db")), 74)
+    assert f"(the directory {closed} is not writable, permit user {os.getuid()} to" in line
     assert [path.name for path in tmp_path.iterdir() if "copy" in path.name] == []
+
+
+def bound(home: Path, *arguments: str) -> Ended:
+    """Run the command bound by the modes of files, whoever runs the tests."""
+    return ctl(home, *arguments, program=MAIN_BOUND_BY_MODES)
+
+
+def permit(database: Path) -> None:
+    """Give back what a test took."""
+    database.parent.chmod(0o700)
+    for path in database.parent.glob(f"{database.name}*"):
+        path.chmod(0o600)
+
+
+@pytest.mark.parametrize("suffix", ["", "-wal"])
+def test_backup_of_what_cannot_be_read_blames_that_and_not_the_copy(
+    tmp_path: Path, running: Daemon, database: Path, suffix: str
+) -> None:
+    """The database or its log: named, with what to do."""
+    copy = tmp_path / "copy.db"
+    culprit = database.with_name(database.name + suffix)
+    culprit.chmod(0)
+    line = failed(bound(tmp_path, "backup", str(copy), "--database", str(database)), 74)
+    assert line == (
+        f"database {database} cannot be used: Permission denied (the file {culprit} is not"
+        f" readable, permit user {os.getuid()} to read it) (SQLITE_CANTOPEN)"
+    )
+    assert not copy.exists()
+    permit(database)
+    assert bound(tmp_path, "backup", str(copy)).returncode == 0
+
+
+def test_backup_does_not_ask_for_the_lock_file(
+    tmp_path: Path, running: Daemon, database: Path
+) -> None:
+    """It needs no lock of a registry, so that nobody is told to open it."""
+    running.send(signal.SIGTERM)
+    running.wait()
+    copy = tmp_path / "copy.db"
+    lock = database.with_name(f"{database.name}.lock")
+    lock.chmod(0)
+    assert bound(tmp_path, "backup", str(copy), "--database", str(database)).returncode == 0
+    copy.unlink()
+    for beside in ("-wal", "-shm"):  # a reader's, who may not take them away
+        database.with_name(database.name + beside).unlink(missing_ok=True)
+    database.parent.chmod(0o500)
+    try:
+        line = failed(bound(tmp_path, "backup", str(copy), "--database", str(database)), 74)
+    finally:
+        permit(database)
+    assert f"(the directory {database.parent} is not writable" in line
+
+
+def test_backup_from_a_folder_that_may_not_be_entered_blames_the_folder(
+    tmp_path: Path, running: Daemon, database: Path
+) -> None:
+    """The outermost one that keeps the user out."""
+    database.parent.chmod(0)
+    copy = tmp_path / "copy.db"
+    try:
+        line = failed(bound(tmp_path, "backup", str(copy), "--database", str(database)), 74)
+    finally:
+        permit(database)
+    assert f"(the directory {database.parent} may not be entered, permit user" in line
+
+
+def test_backup_from_a_folder_that_cannot_be_written_blames_the_folder(
+    tmp_path: Path, running: Daemon, database: Path
+) -> None:
+    """A write-ahead log needs its files beside it, for readers too; no registry runs here."""
+    copy = tmp_path / "copy.db"
+    running.send(signal.SIGTERM)
+    running.wait()
+    database.parent.chmod(0o500)
+    try:
+        line = failed(bound(tmp_path, "backup", str(copy), "--database", str(database)), 74)
+    finally:
+        permit(database)
+    assert line.startswith(f"database {database} cannot be used: Permission denied (the directory")
+    assert f"{database.parent} is not writable, permit user {os.getuid()} to write it" in line
+    assert not copy.exists()
 
 
 @pytest.mark.parametrize("mode", [0o700, 0])

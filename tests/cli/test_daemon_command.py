@@ -22,6 +22,7 @@ from plexus_registry.cli.exits import MEANINGS
 from plexus_registry.config.settings import FILE_OPTION, FILE_VARIABLE, SETTINGS
 from support.conversation import conversation
 from support.daemon import BOUND_BY_MODES, PROGRAM, command, daemon, environment, run
+from support.notifications import notifications
 from support.timing import TIMEOUT_S
 
 INSTALLED = shutil.which("plexus-registry", path=str(Path(sys.executable).parent))
@@ -129,6 +130,45 @@ def test_output_that_cannot_be_written_is_told(tmp_path: Path, unbuffered: str) 
             timeout=TIMEOUT_S,
             check=False,
         )
+    assert refused(ended, 74) == ["standard output: No space left on device"]
+
+
+def test_full_standard_error_does_not_change_the_status(tmp_path: Path) -> None:
+    """Nor does a closed one. Python's own status, 120, says nothing."""
+    (folder(tmp_path) / "registry.toml").write_text("prot = 1\n")
+    # What cannot be written stays in a buffer, to be written when the program ends.
+    environ = environment(tmp_path, PYTHONUNBUFFERED="")
+    for redirected in ("2>/dev/full", "2>&-", ">&- 2>&-", "<&- >&- 2>&-"):
+        shell = ("sh", "-c", f'exec "$@" {redirected}', "sh")
+        for action in ("--check-config", "--daemonize"):
+            faulty = run(tmp_path, *command(action), program=shell, environ=environ)
+            assert (faulty.returncode, faulty.stderr) == (78, ""), (redirected, action)
+            assert "prot" not in faulty.stdout
+        wrong = run(tmp_path, *command("--nonsense"), program=shell, environ=environ)
+        assert wrong.returncode == 64
+
+
+@pytest.mark.parametrize("redirected", ["2>/dev/full", "2>&-", "<&- >&- 2>&-"])
+def test_daemon_without_standard_error_serves_and_stops(tmp_path: Path, redirected: str) -> None:
+    """No socket or file of its own takes the place of the stream."""
+    with (
+        notifications(tmp_path) as notified,
+        subprocess.Popen(
+            ["sh", "-c", f'exec "$@" {redirected}', "sh", *command("--port", "0")],
+            env=environment(tmp_path, NOTIFY_SOCKET=notified.address, PYTHONUNBUFFERED=""),
+        ) as process,
+    ):
+        notified.receive_until(lambda message: "READY=1" in message)
+        place = os.readlink(f"/proc/{process.pid}/fd/2")
+        assert place == ("/dev/full" if "full" in redirected else "/dev/null")
+        process.terminate()
+        assert process.wait(TIMEOUT_S) == 0
+
+
+def test_help_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+    """It is longer than the buffer."""
+    shell = ("sh", "-c", 'exec "$@" >/dev/full', "sh")
+    ended = run(tmp_path, *command("--help"), program=shell)
     assert refused(ended, 74) == ["standard output: No space left on device"]
 
 
@@ -647,3 +687,22 @@ def test_served_settings_come_from_all_places(tmp_path: Path, program: tuple[str
     }
     assert running.url.startswith("ws://[::1]:")
     assert (tmp_path / "r.db").exists()
+
+
+def test_check_counts_what_is_declared(tmp_path: Path) -> None:
+    """The start would be refused: the check says so, and does not blame the file."""
+    config = tmp_path / ".config/plexus/backends.toml"
+    config.parent.mkdir(parents=True)
+    config.write_text(
+        "".join(f'[[backend]]\nname = "{name}"\nhost = "h"\nport = 1\n' for name in "ab")
+    )
+    arguments = ("--backend", "c=ws://h:1", "--auto-register", "none", "--max-entries")
+    ended = run(tmp_path, *arguments, "2", "--check-config")
+    assert ended.returncode == 78
+    assert ended.stderr.splitlines() == [
+        "plexus-registry: max_entries: 3 backends are declared, and it allows 2: raise it"
+    ]
+    assert run(tmp_path, *arguments, "3", "--check-config").returncode == 0
+    started = run(tmp_path, *arguments, "2", "--port", "0")
+    assert started.returncode == 78
+    assert "keeping previous" not in started.stderr

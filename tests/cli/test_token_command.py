@@ -21,6 +21,13 @@ _IN_HERE = (
     "sys.exit(control.main())\n"
 )
 
+_WITHOUT_SPACE = (
+    "import resource, signal\n"
+    "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+    "resource.setrlimit(resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))\n"
+)
+"""A limit on the size of files (setrlimit(2)) fails writes as a full disk does, without root."""
+
 Ended = subprocess.CompletedProcess[str]
 
 
@@ -90,6 +97,55 @@ def test_faults_are_told_in_one_line(tmp_path: Path, path: Path) -> None:
     assert line == f'name: "x" is not accepted, expected the name of a token in {path}: ci'
     path.write_text("nonsense\n")
     assert failed(ctl(tmp_path, "token", "list"), 78).startswith(f"{path}:1: this is no token")
+
+    path.write_text("nonsense\nci:x\n")
+    ended = ctl(tmp_path, "token", "revoke", "ci")
+    assert done(ended) == f"ci: removed from {path}"
+    first, second = ended.stderr.splitlines()
+    assert first.startswith(f"warning: {path}:1: this is no token")
+    assert second.startswith("warning: a registry that runs keeps the former tokens")
+    assert path.read_text() == "nonsense\n"
+
+
+def test_token_is_kept_only_if_it_was_told(tmp_path: Path, path: Path) -> None:
+    """One that could not be printed nobody has; what cannot be said beside it is no fault."""
+
+    def made(name: str, stream: str) -> tuple[int, bytes | None]:
+        program = [sys.executable, "-c", _IN_HERE, "/nonexistent", "token", "new", name]
+        with open("/dev/full", "w") as full:
+            ended = subprocess.run(
+                program,
+                env=environment(tmp_path, PYTHONUNBUFFERED=""),
+                stdout=full if stream == "stdout" else subprocess.PIPE,
+                stderr=full if stream == "stderr" else subprocess.PIPE,
+                check=False,
+            )
+        return ended.returncode, ended.stdout
+
+    status, told = made("a", "stderr")
+    assert status == 0
+    assert told is not None
+    assert tokens.read(path) == {"a": digest_of(told.decode().strip())}
+    assert made("b", "stdout") == (74, None)
+    assert list(tokens.read(path)) == ["a"]
+
+    path.write_text("nonsense\nci:x\n")
+    with open("/dev/full", "w") as full:
+        program = [sys.executable, "-c", _IN_HERE, "/nonexistent", "token", "revoke", "ci"]
+        environ = environment(tmp_path, PYTHONUNBUFFERED="")
+        assert subprocess.run(program, env=environ, stderr=full, check=False).returncode == 0
+
+
+def test_full_disk_is_told_and_changes_nothing(tmp_path: Path, path: Path) -> None:
+    """Status 74, as for every file that cannot be written: the settings are not to blame."""
+    done(ctl(tmp_path, "token", "new", "ci"))
+    before = path.read_bytes()
+    program = (sys.executable, "-c", _WITHOUT_SPACE + _IN_HERE, "/nonexistent")
+    for verb in (("new", "other"), ("revoke", "ci")):
+        ended = run(tmp_path, "token", *verb, program=program, environ=environment(tmp_path))
+        assert failed(ended, 74) == f"{path}: cannot be written: File too large"
+        assert path.read_bytes() == before
+        assert list(path.parent.iterdir()) == [path]
 
 
 def test_token_is_sent_where_one_is_asked_for(tmp_path: Path, path: Path) -> None:
