@@ -13,7 +13,7 @@ from pathlib import Path
 import click
 import pytest
 
-import plexus_registry
+import contents
 from plexus_registry import messages
 from plexus_registry.backend import DECLARED_FIELDS
 from plexus_registry.cli import control, daemon
@@ -25,9 +25,11 @@ from plexus_registry.config.settings import FILE_VARIABLE, SETTINGS, Settings, s
 ROOT = Path(__file__).parents[1]
 MAN = ROOT / "docs/man"
 DEBIAN = ROOT / "debian"
+PACKAGING = ROOT / "packaging"
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 
 UNITS = sorted(path for kind in ("system", "user") for path in (ROOT / "systemd" / kind).iterdir())
+AIDS = sorted(path for path in (PACKAGING / "test-aids").iterdir() if path.is_file())
 SCRIPTS = (
     "packaging/sysv/plexus-registry",
     "packaging/openrc/plexus-registry",
@@ -35,6 +37,8 @@ SCRIPTS = (
     "debian/tests/booted",
     "debian/tests/cli",
     "debian/tests/suite",
+    "packaging/suite",
+    "packaging/test-aids/python",
 )
 
 # What a service that talks to anybody should not go without (systemd.exec(5)); what its unit
@@ -204,7 +208,7 @@ def test_every_option_and_verb_of_the_control_command_is_in_its_page() -> None:
         for parameter in command.get_params(context):
             for spelling in (*parameter.opts, *parameter.secondary_opts):
                 assert f"*{spelling}*" in explained or isinstance(parameter, click.Argument)
-    assert {verb for verb in verbs if f"*{verb}*" not in explained} == set()
+    assert {verb for verb in verbs if not re.search(rf"^\*{verb}\*", explained, re.M)} == set()
     assert f"*{address.URL_VARIABLE}*" in explained
 
 
@@ -259,34 +263,84 @@ def test_pages_refer_to_pages_that_exist() -> None:
 # --- packages -------------------------------------------------------------------------------------
 
 
-def test_debian_version_is_that_of_the_program() -> None:
-    """The newest entry of debian/changelog packages this version."""
-    first = (DEBIAN / "changelog").read_text(encoding="utf-8").splitlines()[0]
-    match = re.fullmatch(r"plexus-registry \((?P<upstream>[^)]+)-[^-)]+\) \S+; urgency=\w+", first)
-    assert match
-    assert match["upstream"] == plexus_registry.__version__
-
-
-def test_debian_installs_every_unit() -> None:
-    """Units, sysusers file and catalog are all installed, where systemd looks for them."""
-    folders = {"sysusers": "usr/lib/sysusers.d", "": "usr/lib/systemd/catalog"}
-    expected = {
-        path.relative_to(ROOT).as_posix(): folders.get(folder, f"usr/lib/systemd/{folder}")
-        for folder in ("system", "user", "sysusers", "")
-        for path in (ROOT / "systemd" / folder).iterdir()
-        if path.is_file()
+@pytest.mark.parametrize("format", contents.formats())
+def test_every_format_installs_what_there_is(format: str) -> None:
+    """Units, sysusers file, catalog, manual, completions and examples are all in the list."""
+    listed = {file.source for file in contents.of_format(format).files}
+    shipped = ["systemd", "docs/man", "docs/examples"]
+    shipped += [f"packaging/{name}" for name in ("completions", "openrc", "sysv")]
+    there = {
+        path.relative_to(ROOT).as_posix()
+        for folder in shipped
+        for path in (ROOT / folder).rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
     }
-    lines = (DEBIAN / "install").read_text(encoding="utf-8").splitlines()
-    assert dict(line.split() for line in lines) == expected
+    there |= {"README.md"} if format == "deb" else {"README.md", "CHANGELOG.md"}
+    assert there - listed == set()
+    assert {source for source in listed if source and not (ROOT / source).is_file()} == set()
 
 
-def test_debian_installs_every_page() -> None:
-    """All of the manual is made and installed."""
-    pages = {path.name.removesuffix(".scd") for path in MAN.iterdir()}
-    (made,) = re.findall(r"^PAGES = (.*)$", (DEBIAN / "rules").read_text("utf-8"), re.MULTILINE)
-    assert set(made.split()) == pages
-    installed = (DEBIAN / "manpages").read_text(encoding="utf-8").split()
-    assert {Path(path).name for path in installed} == pages
+def test_init_scripts_can_be_run_where_they_are_installed() -> None:
+    """As they can where they come from."""
+    for file in contents.of_format("deb").files:
+        assert file.mode == (0o755 if "/openrc/" in file.to or "/sysv/" in file.to else 0o644)
+
+
+@pytest.mark.parametrize("part", ["post", "preun", "postun"])
+def test_rpm_tells_systemd_of_both_units(part: str) -> None:
+    """Each scriptlet knows service and socket, the system's and a user's; the service restarts."""
+    text = (PACKAGING / "rpm/plexus-registry.spec").read_text(encoding="utf-8")
+    scriptlet = text.partition(f"\n%{part}\n")[2].partition("\n\n")[0]
+    units = "plexus-registry.socket plexus-registry.service"
+    if part == "postun":
+        assert scriptlet.splitlines() == [
+            "%systemd_postun plexus-registry.socket",
+            "%systemd_postun_with_restart plexus-registry.service",
+            "%systemd_user_postun_with_restart plexus-registry.service",
+        ]
+    else:
+        assert scriptlet.splitlines() == [
+            f"%systemd_{part} {units}",
+            f"%systemd_user_{part} {units}",
+        ]
+
+
+@pytest.mark.parametrize("format", contents.formats())
+def test_units_are_installed_under_their_names(format: str) -> None:
+    """Each kind of unit is where systemd looks for it."""
+    places = {file.source: file.to for file in contents.of_format(format).files}
+    for path in UNITS:
+        kind = path.parent.name
+        assert places[f"systemd/{kind}/{path.name}"] == f"/usr/lib/systemd/{kind}/{path.name}"
+
+
+def test_configuration_is_what_the_program_writes(tmp_path: Path) -> None:
+    """The files of the list that come from nowhere are those of --write-default-config, all."""
+    for format in contents.formats():
+        destination = tmp_path / format
+        contents._write_configuration(destination)
+        written = {path.name for path in destination.iterdir()}
+        files = contents.of_format(format).files
+        assert written == {Path(file.to).name for file in files if file.source is None}
+
+
+def test_arch_names_every_dependency_and_every_file_to_keep() -> None:
+    """depends= has what the program needs, backup= what /etc holds."""
+    text = (PACKAGING / "arch/PKGBUILD").read_text(encoding="utf-8")
+    arrays = dict(re.findall(r"^(\w+)=\(([^)]*)\)$", text, re.MULTILINE))
+    needed = {
+        f"python-{re.split(r'[^a-z-]', requirement)[0].removeprefix('python-')}"
+        for requirement in PYPROJECT["project"]["dependencies"]
+    }
+    assert {name.replace("_", "-") for name in arrays["depends"].split()} == {"python", *needed}
+    kept = {file.to for file in contents.of_format("arch").files if file.source is None}
+    assert {f"/{path}" for path in arrays["backup"].split()} == kept
+
+
+@pytest.mark.parametrize("path", AIDS, ids=lambda path: path.name)
+def test_test_aids_say_so(path: Path) -> None:
+    """Nobody takes them for a part of a package."""
+    assert "test aid" in "".join(path.read_text(encoding="utf-8").splitlines()[:6]).lower()
 
 
 def test_debian_builds_with_every_dependency() -> None:

@@ -8,23 +8,23 @@ a host that cannot run machines is a failure that says what is missing.
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
 
+from system import formats as building_formats
 from system import packages as building
 from system.base import Cache
 from system.command import in_tree
+from system.formats import CACHE, Formats
 from system.host import HostProblem
 from system.machine import Boot, Machine
 from system.packages import Packages
 from system.registry import PATIENCE_S, SERVICE, SOCKET, Figure, Registry
 
 HERE = Path(__file__).parent
-CACHE = Path(os.environ.get("PLEXUS_SYSTEM_TEST_CACHE") or HERE.parents[1] / ".cache/system-test")
 TIMEOUT_S = 30 * PATIENCE_S
 SHOWS = "shows"
 
@@ -51,6 +51,12 @@ def base(cache: Cache) -> Path:
 def packages(cache: Cache, base: Path) -> Packages:
     """Build the package of this checkout, and another of a higher version."""
     return building.build(cache, base)
+
+
+@pytest.fixture(scope="session")
+def formats(cache: Cache, base: Path, packages: Packages) -> Formats:
+    """Build the package in every format."""
+    return building_formats.build(cache, base, packages)
 
 
 @pytest.fixture(scope="session")

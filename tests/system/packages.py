@@ -14,11 +14,19 @@ from pathlib import Path
 
 from system.base import Cache, Recipe
 from system.command import in_tree
+from system.host import HostProblem
 
 ROOT = Path(__file__).parents[2]
 SUITE = "trixie"
 NAME = "plexus-registry"
 
+_OPERATORS = (
+    *("systemd", "systemd-sysv", "dbus", "libpam-systemd"),
+    # vim-tiny: an editor saves files in a way of its own. The guide asks by curl.
+    *("vim-tiny", "curl"),
+    # Completion is tried in each.
+    *("bash-completion", "fish", "zsh"),
+)
 SYSV = "sysvinit-core sysv-rc systemd-sysv- inetutils-syslogd"
 OPENRC = "sysvinit-core openrc initscripts systemd-sysv- inetutils-syslogd"
 """What is to be installed for an init that is not systemd."""
@@ -26,9 +34,15 @@ OPENRC = "sysvinit-core openrc initscripts systemd-sysv- inetutils-syslogd"
 BUILD_TIMEOUT_S = 1800.0
 """Generous: what hangs in a build are its tests, which have limits of their own."""
 
+FORMAT_TOOLS = (
+    *("cpio", "rpm", "rpmlint"),
+    *("libarchive-tools", "makepkg", "pacman-package-manager", "zstd"),
+    *("python3-build", "python3-installer"),
+)
+"""What builds the package in other formats."""
 _BUILD_TOOLS = ("build-essential", "fakeroot", "lintian")
-_BUILDER = "builder"
-_SRC = Path("/home", _BUILDER, "build/src")
+BUILDER = "builder"
+_SRC = Path("/home", BUILDER, "build/src")
 _OUT = Path("/srv/packages")
 _BUILD = f"""
 cd {_SRC}
@@ -41,6 +55,9 @@ BUILD_AS_DOCUMENTED = "dpkg-buildpackage -us -uc -b"
 """How the README builds the package in a clone; without the tests, which have run by then."""
 _LINT = f"lintian --fail-on warning --display-info --pedantic {_SRC.parent}/*.changes 2>&1"
 
+
+OTHER_CIRCUMSTANCES = {"TZ": "Asia/Tokyo", "LC_ALL": "C", "UMASK": "077"}
+"""What must make no difference to a build."""
 
 _BUILDS = ("old", "again", "new")
 
@@ -70,24 +87,29 @@ def recipe() -> Recipe:
     """Return what the machines hold, and what can be installed in them without a network."""
     control = (ROOT / "debian/control").read_text(encoding="utf-8")
     for_tests = (ROOT / "debian/tests/control").read_text(encoding="utf-8")
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     to_build = _packages_of(control, "Build-Depends")
-    to_run = [
-        f"python3-{re.split('[^a-z-]', dependency)[0].removeprefix('python-')}"
-        for dependency in project["dependencies"]
-    ]
     return Recipe(
         SUITE,
-        # vim-tiny: an editor saves files in a way of its own.
-        ("systemd", "systemd-sysv", "dbus", "libpam-systemd", "vim-tiny"),
+        _OPERATORS,
         (
             " ".join([*_BUILD_TOOLS, *to_build, *_packages_of(for_tests, "Depends")]),
             # What `apt install` of the package brings, recommended packages included.
-            " ".join(["--install-recommends", *to_run, *_packages_of(control, "Recommends")]),
+            " ".join(["--install-recommends", *to_run(), *_packages_of(control, "Recommends")]),
             SYSV,
             OPENRC,
+            " ".join(FORMAT_TOOLS),
+            "pipx",
         ),
     )
+
+
+def to_run() -> list[str]:
+    """List the packages of Debian that the program needs."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    return [
+        f"python3-{re.split('[^a-z-]', dependency)[0].removeprefix('python-')}"
+        for dependency in project["dependencies"]
+    ]
 
 
 def _packages_of(control: str, field: str) -> list[str]:
@@ -113,7 +135,7 @@ def build_layer(cache: Cache, base: Path) -> Path:
         apt = "apt-get -qq --yes --no-install-recommends"
         # As the README says.
         install = f"{apt} install {tools}; cd /srv/clone; {apt} build-dep .; rm -r /srv/clone"
-        account = f"useradd --create-home {_BUILDER}; install -d -o {_BUILDER} {_SRC.parent}"
+        account = f"useradd --create-home {BUILDER}; install -d -o {BUILDER} {_SRC.parent}"
         in_tree(root, ["sh", "-ec", f"{install}; {account}"]).check()
 
     return cache.layer("build", [base], make, tools, control.read_text(encoding="utf-8"))
@@ -133,7 +155,9 @@ def build(cache: Cache, base: Path) -> Packages:
         "packages",
         [build_layer(cache, base), base],
         lambda root: _build_both(root, sources, version, newer),
-        " ".join([*_BUILDS, _digest(sources)]),
+        # These tests are no part of it.
+        digest_of(path for path in sources if not path.is_relative_to(ROOT / "tests/system")),
+        (_BUILDS, _BUILD, BUILD_AS_DOCUMENTED, _LINT, sorted(OTHER_CIRCUMSTANCES.items())),
     )
     folder = kept / _OUT.relative_to("/")
     (old,), (again,), (new,) = ((folder / name).glob("*.deb") for name in _BUILDS)
@@ -149,14 +173,14 @@ def _build_both(root: Path, sources: Sequence[Path], version: str, newer: str) -
         shutil.copytree(copy, src, symlinks=True)
         if name == "new":
             _raise_version(src, version, newer)
-        in_tree(root, ["chown", "-R", f"{_BUILDER}:", str(_SRC)]).check()
+        in_tree(root, ["chown", "-R", f"{BUILDER}:", str(_SRC)]).check()
         if name == "old":
-            log += _as_builder(root, _BUILD) + _as_builder(root, _LINT)
+            log += as_builder(root, _BUILD) + as_builder(root, _LINT)
         elif name == "again":
-            script = f"cd {_SRC}; {BUILD_AS_DOCUMENTED} 2>&1"
-            _as_builder(root, script, DEB_BUILD_OPTIONS="nocheck")
+            script = f"umask $UMASK; cd {_SRC}; {BUILD_AS_DOCUMENTED} 2>&1"
+            as_builder(root, script, DEB_BUILD_OPTIONS="nocheck", **OTHER_CIRCUMSTANCES)
         else:
-            _as_builder(root, _BUILD, DEB_BUILD_OPTIONS="nocheck")
+            as_builder(root, _BUILD, DEB_BUILD_OPTIONS="nocheck")
         (out / name).mkdir(parents=True)
         for deb in src.parent.glob("*.deb"):
             shutil.copy(deb, out / name)
@@ -177,26 +201,36 @@ def _raise_version(src: Path, version: str, newer: str) -> None:
     changelog.write_text(added + text, encoding="utf-8")
 
 
-def _as_builder(root: Path, script: str, **environ: str) -> str:
+def as_builder(root: Path, script: str, **environ: str) -> str:
+    """Run a script as the user who builds, and return what it printed on standard output.
+
+    Raises:
+        CommandFailed: If it fails.
+    """
     result = in_tree(
-        root, ["sh", "-ec", script], user=_BUILDER, environ=environ, timeout_s=BUILD_TIMEOUT_S
+        root, ["sh", "-ec", script], user=BUILDER, environ=environ, timeout_s=BUILD_TIMEOUT_S
     )
     return result.check().stdout
 
 
-def _digest(sources: Sequence[Path]) -> str:
-    """Return a key for what the package is built from; these tests are no part of that."""
+def digest_of(sources: Iterable[Path]) -> str:
+    """Return a key for what is built from files of the checkout."""
     digest = hashlib.sha256()
     for path in sources:
         name = path.relative_to(ROOT)
-        if not name.is_relative_to("tests/system"):
-            digest.update(f"{name}\0{path.stat().st_mode & 0o111}\0".encode())
-            digest.update(hashlib.sha256(path.read_bytes()).digest())
+        digest.update(f"{name}\0{path.stat().st_mode & 0o111}\0".encode())
+        digest.update(hashlib.sha256(path.read_bytes()).digest())
     return digest.hexdigest()
 
 
 def source_files() -> Iterator[Path]:
-    """Go over the files of the checkout, committed or not, but for those that git ignores."""
+    """Go over the files of the checkout, committed or not, but for those that git ignores.
+
+    Raises:
+        HostProblem: If this is no checkout.
+    """
+    if not (ROOT / ".git").exists():
+        raise HostProblem(f"{ROOT} is no clone of the repository, and git knows what belongs to it")
     listed = subprocess.run(
         [
             *("git", "-c", f"safe.directory={ROOT}", "-C", str(ROOT)),

@@ -42,6 +42,8 @@ def test_install_makes_a_running_service(
         for unit in (SOCKET, SERVICE):
             assert registry.is_active(unit)
             assert registry.show("UnitFileState", unit) == "enabled"
+            of_users = machine.run("systemctl", "--global", "is-enabled", unit)
+            assert of_users.stdout == "disabled\n"  # a user's own is the user's choice
         assert registry.messages("--priority=warning") == []
         registry.register("first")
         assert registry.show("NRestarts") == "0"
