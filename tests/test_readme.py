@@ -17,17 +17,19 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.request import urlopen
 
 import pytest
 
+from plexus_registry.cli import units
 from plexus_registry.cli.daemon import parser
 from plexus_registry.cli.exits import MEANINGS
 from plexus_registry.config import declared
 from plexus_registry.config.settings import SETTINGS
-from plexus_registry.protocol import schema
 from plexus_registry.protocol.methods import REGISTRY_METHODS, Right
-from support.conversation import Conversation, conversation
+from support.conversation import Conversation, conversation, shape
 from support.daemon import Daemon, environment
+from support.serving import Served
 from support.timing import TIMEOUT_S
 
 ROOT = Path(__file__).parents[1]
@@ -41,9 +43,18 @@ BLOCKS = re.findall(
 )
 VENV = Path(sys.prefix)
 
-RUN_AND_TEST, PYTHON_CLIENT, WEBSOCAT, ON_4444, QUESTIONS, TOKENS = [
-    text for language, text in BLOCKS if language == "sh"
-]
+(
+    RUN_AND_TEST,
+    PYTHON_CLIENT,
+    WEBSOCAT,
+    CONTROL,
+    ON_4444,
+    USER_UNITS,
+    REMOVAL,
+    QUESTIONS,
+    TOKENS,
+    PAGES,
+) = [text for language, text in BLOCKS if language == "sh"]
 REQUESTS, ANSWER = [text.splitlines() for language, text in BLOCKS if language == "json"]
 (SYNAPSE,) = [text for language, text in BLOCKS if language == "console"]
 (TOML,) = [text for language, text in BLOCKS if language == "toml"]
@@ -117,6 +128,15 @@ def test_make_run_answers_the_conversation(running: Daemon) -> None:
     assert '"type":"error"' not in output
 
 
+def test_pages_that_are_shown_are_there(served: Served) -> None:
+    """Each `curl` of the README gets its page."""
+    for line in PAGES.splitlines():
+        program, _, url = line.split()
+        assert program == "curl"
+        with urlopen(url.replace(":4445", f":{served.port}")) as response:
+            assert response.status == 200
+
+
 def test_websocat_gets_the_answer_that_is_shown(running: Daemon) -> None:
     """A script's one-liner prints the frames of the README, but for ids, times and hashes."""
     if shutil.which("websocat", path=f"{VENV / 'bin'}:{os.environ['PATH']}") is None:
@@ -133,20 +153,29 @@ def test_websocat_gets_the_answer_that_is_shown(running: Daemon) -> None:
         timeout=TIMEOUT_S,
         check=True,
     )
-    assert [_shape(json.loads(line)) for line in finished.stdout.splitlines()] == [
-        _shape(json.loads(line)) for line in ANSWER
+    assert [shape(json.loads(line)) for line in finished.stdout.splitlines()] == [
+        shape(json.loads(line)) for line in ANSWER
     ]
 
 
-def _shape(value: Any, key: str = "") -> Any:
-    """Replace what differs from run to run by its type."""
-    if isinstance(value, dict):
-        return {name: _shape(inner, name) for name, inner in value.items()}
-    if isinstance(value, list):
-        return [_shape(inner) for inner in value]
-    if key in ("result", "subscription", "id", "plexus_hash", "timestamp") or key.endswith("_at"):
-        return type(value).__name__
-    return value
+def test_control_command_answers_as_typed(running: Daemon, tmp_path: Path) -> None:
+    """Each line does what the text says, and prints the backend that the first one enters."""
+    said = [
+        subprocess.run(
+            shlex.split(command),
+            env=environment(tmp_path, PLEXUS_REGISTRY_URL=running.url),
+            timeout=TIMEOUT_S,
+            check=True,
+            capture_output=True,
+            text=True,
+        ).stdout
+        for command in _commands(CONTROL)
+    ]
+    assert said[0] == "registered: stage at ws://127.0.0.1:4446\n"
+    assert "stage\tws://127.0.0.1:4446\tmanual\tactive" in said[1]
+    assert said[2] == "ws://127.0.0.1:4446\n"
+    assert 'name = "stage"' in said[3]
+    assert running.url in said[4]
 
 
 def test_make_test_runs_the_tests(tmp_path: Path) -> None:
@@ -179,6 +208,22 @@ def test_the_registry_runs_on_the_port_where_synapse_looks(tmp_path: Path) -> No
     )
     assert re.search(r"^port = 4444\s+# --port$", finished.stdout, re.MULTILINE)
     assert re.search(r'^auto_register = "none"\s+# --auto-register$', finished.stdout, re.MULTILINE)
+
+
+def test_what_a_user_types_after_the_units_is_what_the_program_says() -> None:
+    """The README goes on after `--install-user-units` with the commands that it prints."""
+    lines = USER_UNITS.splitlines()
+    written = lines.index("plexus-registry --install-user-units")
+    assert tuple(lines[written + 1 : written + 1 + len(units.NEXT)]) == units.NEXT
+
+
+def test_what_a_user_types_to_remove_it_undoes_the_units() -> None:
+    """The same units, and the files that `--install-user-units` wrote."""
+    disable, remove, uninstall = REMOVAL.splitlines()
+    assert disable == units.ENABLE.replace("enable", "disable")
+    files = {Path(name).name for name in remove.split()[1:]}
+    assert files == {units.SERVICE, units.SOCKET}
+    assert uninstall == "pipx uninstall plexus-registry"
 
 
 def test_the_questions_about_settings_are_answered(tmp_path: Path) -> None:
@@ -283,20 +328,3 @@ def test_every_option_and_exit_status_is_mentioned() -> None:
         assert re.search(rf"`[^`]*{option}\b", README), option
     for status in MEANINGS:
         assert re.search(rf"\b{status.value}\b", README.split("Exit statuses")[1])
-
-
-def test_every_method_is_in_the_table_with_its_parameters() -> None:
-    """The API table has each published method, its parameters, and which are required."""
-    documents = schema.describe("registry-hub")
-    for plugin in (documents.registry, documents.hub):
-        for method in plugin["methods"]:
-            name = f"`{plugin['namespace']}.{method['name']}`"
-            (row,) = [line for line in README.splitlines() if line.startswith("|") and name in line]
-            params = method.get("params", {})
-            for parameter in params.get("properties", {}):
-                spelled = (
-                    f"**`{parameter}`**"
-                    if parameter in params.get("required", ())
-                    else (f"`{parameter}`")
-                )
-                assert spelled in row
