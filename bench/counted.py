@@ -24,7 +24,9 @@ class CountedService(Service):
         """Write, then stop."""
         if self.addresses:
             registry = self.registry
-            self.path.write_text(f"{registry.commits} {registry.committed_requests}", "ascii")
+            self.path.write_text(
+                f"{registry.tally.commits} {registry.tally.committed_requests}", "ascii"
+            )
         await super().stop()
 
 

@@ -16,9 +16,13 @@ from plexus_registry.config.settings import Settings
 from support.conversation import Conversation, conversation
 from support.serving import Served, serving
 
-# A background job of a shell ignores SIGINT, and so would every program that the tests start.
+# A background job of a shell ignores the first two, one under nohup(1) the last; so would every
+# program that the tests start.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+for number in (signal.SIGQUIT, signal.SIGHUP):
+    if signal.getsignal(number) is signal.SIG_IGN:
+        signal.signal(number, signal.SIG_DFL)
 
 # The same examples in every run, so that a run that fails fails again. To look for new ones:
 # HYPOTHESIS_PROFILE=search.

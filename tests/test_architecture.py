@@ -19,7 +19,7 @@ PACKAGE_DIR = Path(plexus_registry.__file__).parent
 # Each room, lowest first, and the rooms that it may import. A room is a module or a folder of the
 # package with all that is in it. `store.port` is a room of its own inside store.
 FIELDS = ("errors", "backend")
-CORE = (*FIELDS, "catalog", "rules", "registry")
+CORE = (*FIELDS, "catalog", "rules", "reloads", "registry")
 ARROWS: dict[str, tuple[str, ...]] = {
     "errors": (),
     "messages": (),
@@ -27,11 +27,13 @@ ARROWS: dict[str, tuple[str, ...]] = {
     "ids": (),
     "gathering": (),
     "notices": (),
+    "tally": (),
     "backend": ("errors",),
     "catalog": FIELDS,
     "rules": (*FIELDS, "catalog"),
     "store.port": FIELDS,
     "eventlog": (*FIELDS, "messages", "notices", "catalog", "rules", "store.port"),
+    "reloads": ("errors", "notices", "rules", "eventlog", "tally"),
     "registry": (
         *FIELDS,
         "messages",
@@ -40,8 +42,10 @@ ARROWS: dict[str, tuple[str, ...]] = {
         "gathering",
         "catalog",
         "rules",
+        "reloads",
         "eventlog",
         "store.port",
+        "tally",
     ),
     "protocol": (*CORE, "access"),
     # Adapters: none imports another.
@@ -62,6 +66,7 @@ ARROWS: dict[str, tuple[str, ...]] = {
         "store.port",
         "store",
         "config",
+        "tally",
     ),
     "cli": (
         *CORE,
@@ -86,11 +91,13 @@ PURE = (
     "ids",
     "gathering",
     "notices",
+    "tally",
     "backend",
     "catalog",
     "rules",
     "eventlog",
     "store.port",
+    "reloads",
     "registry",
     "protocol",
 )
@@ -113,6 +120,7 @@ IMPURE = (
 
 # Libraries that only these rooms know.
 KEEPERS: dict[str, tuple[str, ...]] = {
+    "prometheus_client": ("service",),
     "pyinotify": ("config",),
     "sqlite3": ("store",),
     "websockets": ("server", "client"),

@@ -64,8 +64,9 @@ def test_every_python_file_names_its_licence() -> None:
 def test_every_manual_unit_and_script_names_its_licence() -> None:
     """Near the top, in the form of a comment there."""
     written = [*(ROOT / "docs/man").iterdir(), ROOT / "debian/rules", ROOT / "debian/postrm"]
-    written += [path for path in (ROOT / "systemd").rglob("*") if path.is_file()]
-    written += [path for path in (ROOT / "packaging").rglob("*/*") if path.is_file()]
+    written += project_files(ROOT / "systemd")
+    packaging = ROOT / "packaging"
+    written += [path for path in project_files(packaging) if path.parent != packaging]
     missing = [
         relative(path)
         for path in written

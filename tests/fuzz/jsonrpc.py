@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 from typing import Any, NoReturn
 
-from plexus_registry.protocol.session import BATCH_MAX_ENTRIES
+from plexus_registry.protocol.batch import DEFAULT_MAX_BATCH
+from plexus_registry.protocol.nesting import DEFAULT_MAX_NESTING
 from support.sessions import Desk, request
 from support.soundness import Json, check_entries, check_sent
 
@@ -52,6 +53,11 @@ def check_answer(message: bytes, responses: list[Json | list[Json]]) -> None:
             assert isinstance(responses[0], dict)
             assert responses[0]["error"]["code"] in (-32700, -32600)
         return
+    if _depth_of(asked) > DEFAULT_MAX_NESTING:
+        (response,) = responses
+        assert isinstance(response, dict)
+        assert response["error"]["code"] in (-32700, -32600)
+        return
     if not isinstance(asked, list):
         expected = [] if (id := _id_of(asked)) is _NOTHING else [id]
         assert len(responses) == len(expected)
@@ -59,7 +65,7 @@ def check_answer(message: bytes, responses: list[Json | list[Json]]) -> None:
             assert isinstance(response, dict)
             assert _fits(response["id"], id)
         return
-    if not 0 < len(asked) <= BATCH_MAX_ENTRIES:
+    if not 0 < len(asked) <= DEFAULT_MAX_BATCH:
         (response,) = responses
         assert isinstance(response, dict)
         assert response["id"] is None
@@ -67,7 +73,7 @@ def check_answer(message: bytes, responses: list[Json | list[Json]]) -> None:
         return
     (batch,) = responses or [[]]
     if isinstance(batch, dict):
-        # Nested too deep for one of the parsers, or a number beyond what it holds.
+        # A number beyond what one of the parsers holds.
         assert batch["error"]["code"] == -32700
         return
     ids = [id for id in map(_id_of, asked) if id is not _NOTHING]
@@ -79,6 +85,18 @@ class _Members(tuple[tuple[str, Any], ...]):
     """An object's members, those that stand twice included."""
 
     __slots__ = ()
+
+
+def _depth_of(asked: Any) -> int:
+    """Return how many arrays and objects are within one another at most."""
+    deepest, left = 0, [(asked, 1)]
+    while left:
+        value, depth = left.pop()
+        if isinstance(value, _Members | list):
+            deepest = max(deepest, depth)
+            inner = [one for _, one in value] if isinstance(value, _Members) else value
+            left += [(one, depth + 1) for one in inner]
+    return deepest
 
 
 def _id_of(asked: Any) -> Any:

@@ -9,7 +9,7 @@ import contextlib
 import random
 import socket
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from websockets.frames import Opcode
 
 from plexus_registry.protocol.hub import Hub
 from plexus_registry.server.listener import Server
+from plexus_registry.server.pages import Answer
 from support.rawsocket import Received
 
 MAX_MESSAGE_SIZE = 2048
@@ -45,7 +46,7 @@ def converse(hub: Hub, pieces: Iterable[bytes]) -> bytes:
 async def _converse(hub: Hub, pieces: Iterable[bytes]) -> bytes:
     random.seed(SEED)
     loop = asyncio.get_running_loop()
-    server = Server(hub, max_message_size=MAX_MESSAGE_SIZE)
+    server = Server(hub, max_message_size=MAX_MESSAGE_SIZE, pages={"/page": _page})
     listener, path = _listener()
     await server.listen_on(listener.dup())
     answer = b""
@@ -64,6 +65,11 @@ async def _converse(hub: Hub, pieces: Iterable[bytes]) -> bytes:
                     answer += received
     await server.stop()
     return answer
+
+
+def _page(give: Callable[[Answer], None]) -> None:
+    """Answer in a later turn, as a page does that is made elsewhere."""
+    asyncio.get_running_loop().call_soon(give, Answer(b"a page"))
 
 
 @cache

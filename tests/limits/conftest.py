@@ -11,11 +11,14 @@ import pytest
 
 from support.attacks import (
     BYSTANDER,
+    HANDSHAKE_TIMEOUT_S,
+    MAX_ANSWER,
     MAX_BUFFERED,
     MAX_CONNECTIONS,
     MAX_ENTRIES,
     MAX_MESSAGE,
     MAX_PER_ADDRESS,
+    SLOW_SENDER_TIMEOUT_S,
     Arena,
     program,
 )
@@ -32,8 +35,11 @@ def _arena(home: Path, *options: str, ca_file: Path | None = None) -> Iterator[A
         "--max-connections-per-address": MAX_PER_ADDRESS,
         "--max-entries": MAX_ENTRIES,
         "--max-message-size": MAX_MESSAGE,
+        "--max-answer-size": MAX_ANSWER,
         "--max-buffered-input": MAX_BUFFERED,
         "--max-buffered-output": MAX_BUFFERED,
+        "--handshake-timeout": HANDSHAKE_TIMEOUT_S,
+        "--slow-sender-timeout": SLOW_SENDER_TIMEOUT_S,
         "--config": home / "backends.toml",
     }
     arguments = [str(word) for pair in limits.items() for word in pair]

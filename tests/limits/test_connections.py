@@ -7,6 +7,7 @@ import contextlib
 import threading
 import time
 from collections import Counter
+from http import HTTPStatus
 
 from websockets.frames import CloseCode, Opcode
 
@@ -20,7 +21,7 @@ from support.attacks import (
     rounds,
 )
 from support.rawsocket import RawSocket, frame, head_of, raw_socket, raw_websocket
-from support.timing import TIMEOUT_S
+from support.timing import TIMEOUT_S, wait_until
 
 CUT = 0
 
@@ -159,6 +160,11 @@ def test_connections_that_come_and_go(arena: Arena) -> None:
                 raw.reset()
         counts.append(number)
 
+    def is_welcome() -> bool:
+        with raw_socket(arena.port, source=ATTACKER) as raw:
+            raw.send(head_of())
+            return raw.read_response().status == HTTPStatus.SWITCHING_PROTOCOLS
+
     with arena.attack("connections that come and go", "none") as got:
         threads = [
             threading.Thread(target=come_and_go, args=(f"127.0.3.{number}",)) for number in range(4)
@@ -168,5 +174,4 @@ def test_connections_that_come_and_go(arena: Arena) -> None:
         for thread in threads:
             thread.join()
         got.append(f"{sum(counts)} connections, each for as long as it stayed")
-        with raw_websocket(arena.port, source=ATTACKER):
-            pass
+        wait_until(is_welcome, "room for one more, once the last that went are noticed")

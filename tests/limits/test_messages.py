@@ -19,6 +19,7 @@ from support.rawsocket import RawSocket, frame, head_of, raw_socket, raw_websock
 from support.timing import wait_until
 
 METADATA = "x" * 16_000
+BATCH = 500
 
 
 @contextlib.contextmanager
@@ -72,6 +73,7 @@ def nested(depth: int) -> list[str]:
         objects,
         "[" * depth,
         '{"a":' * depth,
+        "[]" * depth + '"' * depth,
         f"[{objects}]",
         start % ("registry.get", lists),
         start % ("registry.get", objects),
@@ -83,7 +85,7 @@ def nested(depth: int) -> list[str]:
 @pytest.mark.parametrize("depth", [1000, 20_000])
 def test_nesting(arena: Arena, depth: int) -> None:
     """However deep, the answer is an error like any other, and the connection goes on."""
-    with arena.attack(f"nesting {depth} deep", "what the decoder takes") as got:
+    with arena.attack(f"nesting {depth} deep", "max_nesting") as got:
         with attacker(arena) as client:
             for _ in got.rounds():
                 for message in nested(depth):
@@ -167,6 +169,26 @@ def test_readers_that_do_not_read(arena: Arena) -> None:
             clear(client)
 
 
+def test_large_listings(arena: Arena) -> None:
+    """What is too much for one answer is an event that says how to ask for less, time and again."""
+    names = [f"n{number}" for number in range(70)]
+    error_size = 0
+    with attacker(arena) as client:
+        for name in names:
+            assert register(client, name, metadata=METADATA)["type"] != "error"
+        with arena.attack("large listings", "max_answer_size") as got:
+            for _ in got.rounds():
+                event = client.call("registry.list").content
+                assert event["type"] == "error"
+                assert "(max_answer_size), ask for fewer at a time" in event["message"]
+                error_size = len(json.dumps(event))
+            page = client.call("registry.list", {"limit": 9}).content["backends"]
+            assert len(page) == 9
+            got.append(f"{got.count} times an error of {error_size} bytes")
+        for name in names:
+            client.call("registry.delete", {"name": name})
+
+
 def count_cut(sockets: list[RawSocket]) -> int:
     """Count connections that the server has reset, without reading from them."""
     cut = 0
@@ -180,6 +202,23 @@ def count_cut(sockets: list[RawSocket]) -> int:
             cut = 0
             time.sleep(0.1)  # a reset that this brings is there in no time
     return cut
+
+
+def test_listings_for_clients_that_leave(arena: Arena) -> None:
+    """Nothing is read for whoever is gone: hundreds of listings cost others no more than a few."""
+    names = [f"n{number}" for number in range(60)]
+    batch = [request("registry.list", {}, id) for id in range(BATCH)]
+    with attacker(arena) as client:
+        for name in names:
+            assert register(client, name, metadata=METADATA)["type"] != "error"
+        with arena.attack("listings for clients that leave", "none") as got:
+            for _ in got.rounds():
+                with raw_websocket(arena.port, source=ATTACKER) as raw:
+                    raw.send(text_frame(json.dumps(batch).encode()))
+                    raw.reset()
+            got.append(f"nothing, {got.count} times, for {BATCH} listings of 1 MB each")
+        for name in names:
+            client.call("registry.delete", {"name": name})
 
 
 def test_entries_without_end(arena: Arena) -> None:

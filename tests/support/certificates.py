@@ -6,6 +6,7 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import ssl
+from collections.abc import Sequence
 from pathlib import Path
 
 import trustme
@@ -28,12 +29,18 @@ class Authority:
         self.file = folder / "ca.pem"
         self._ca.cert_pem.write_to_path(str(self.file))
 
-    def issue(self, name: str = "tls", *, days: float = 30, from_days: float = -1) -> Issued:
-        """Issue a certificate; *days* and *from_days* count from now."""
+    def issue(
+        self,
+        name: str = "tls",
+        *,
+        hosts: Sequence[str] = ("localhost", "127.0.0.1"),
+        days: float = 30,
+        from_days: float = -1,
+    ) -> Issued:
+        """Issue a certificate for *hosts*; *days* and *from_days* count from now."""
         now = datetime.datetime.now(datetime.UTC)
         issued = self._ca.issue_cert(
-            "localhost",
-            "127.0.0.1",
+            *hosts,
             not_before=now + datetime.timedelta(days=from_days),
             not_after=now + datetime.timedelta(days=days),
         )
@@ -57,6 +64,7 @@ class Issued:
         """Write both files."""
         self.certificate.write_bytes(b"".join(blob.bytes() for blob in issued.cert_chain_pems))
         self.key.write_bytes(issued.private_key_pem.bytes())
+        self.key.chmod(0o600)
 
     @property
     def options(self) -> tuple[str, ...]:

@@ -16,7 +16,7 @@ HOLDS_IN_PART = {
     12: f"the limit is 1 MiB unless it is raised, and a larger message ends in close code 1009: "
     f"{_CLOSED}",
     17: "shown without waiting for 120 s: no timer runs and no ping is sent",
-    19: "there is no JSON-RPC over HTTP POST: POST is answered with a clean 405, as GET is",
+    19: "there is no JSON-RPC over HTTP POST: POST is answered with a clean 405",
     20: "the limit is 10,000 connections unless it is set; shown with a small one",
 }
 """Statements that do not hold word for word, with what is right instead."""

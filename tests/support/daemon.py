@@ -106,13 +106,14 @@ def run(
     *arguments: str,
     environ: Mapping[str, str] | None = None,
     program: Sequence[str] = PROGRAM,
+    text: str = "",
 ) -> subprocess.CompletedProcess[str]:
-    """Run the program to its end, as it is expected to come to one by itself."""
+    """Run the program, which is expected to come to its end; *text* is its input."""
     return subprocess.run(
         [*program, *arguments],
         env=dict(environ) if environ is not None else environment(home),
         cwd=home,
-        stdin=subprocess.DEVNULL,
+        input=text,
         capture_output=True,
         text=True,
         encoding="utf-8",

@@ -297,6 +297,15 @@ class Load:
         goal = self.acknowledged + count
         wait_until(lambda: self.acknowledged >= goal, f"{count} acknowledgements", 2 * TIMEOUT_S)
 
+    def wait_for_outcomes(self, count: int) -> None:
+        """Wait until *count* more changes are acknowledged or refused."""
+
+        def counted() -> int:
+            return self.acknowledged + len(self.refused)
+
+        goal = counted() + count
+        wait_until(lambda: counted() >= goal, f"{count} outcomes", 2 * TIMEOUT_S)
+
     def wait_for_refusals(self, text: str, count: int) -> None:
         """Wait until *count* more refusals say *text*."""
 

@@ -107,8 +107,8 @@ class RawSocket:
         self.send(head_of())
         assert self.read_response().status == 101
 
-    def read_response(self) -> Response:
-        """Read an HTTP response, its body included unless it is a 101."""
+    def read_response(self, *, has_body: bool = True) -> Response:
+        """Read an HTTP response; a 101 has no body, and neither has one to HEAD."""
         while b"\r\n\r\n" not in self.unread:
             assert self._receive(), self.unread
         head = self._take(self.unread.index(b"\r\n\r\n") + 4)
@@ -116,7 +116,9 @@ class RawSocket:
         version, status, _ = status_line.split(" ", 2)
         assert version == "HTTP/1.1"
         headers = {name.lower(): value for name, value in (line.split(": ", 1) for line in lines)}
-        body = b"" if status == "101" else self._take(int(headers["content-length"]))
+        body = (
+            b"" if status == "101" or not has_body else self._take(int(headers["content-length"]))
+        )
         return Response(int(status), headers, body)
 
     def read_frame(self) -> Received:

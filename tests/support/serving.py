@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from plexus_registry.config.settings import Settings
 from plexus_registry.server.listener import Server
 from plexus_registry.service.service import Service
+from support.clocks import put_forward
 from support.timing import TIMEOUT_S
 
 T = TypeVar("T")
@@ -53,6 +54,10 @@ class Served:
             return function()
 
         return self.run(call())
+
+    def let_pass(self, seconds: float) -> None:
+        """Put the clock of the registry's event loop forward: what falls due by then happens."""
+        self.in_loop(lambda: put_forward(self.loop, seconds))
 
 
 @contextlib.contextmanager

@@ -25,12 +25,15 @@ class Desk:
 
     Args:
         commits: What runs the store's work; at once unless given.
+        limits: Arguments of `Hub`.
 
     Attributes:
         outputs: How often the session said that there is something to send.
     """
 
-    def __init__(self, commits: Offload | None = None, *, namespace: str = "registry-hub") -> None:
+    def __init__(
+        self, commits: Offload | None = None, *, namespace: str = "registry-hub", **limits: Any
+    ) -> None:
         numbers = itertools.count(1)
         self.store = MemoryStore()
         self.registry = Registry(
@@ -42,7 +45,7 @@ class Desk:
             clock=lambda: NOW,
             new_id=lambda: f"id-{next(numbers)}",
         )
-        self.hub = Hub(self.registry, namespace=namespace, version="1.2.3")
+        self.hub = Hub(self.registry, namespace=namespace, version="1.2.3", **limits)
         self.outputs = 0
         self.session = self.new_session()
 
