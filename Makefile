@@ -92,7 +92,7 @@ endef
 
 .PHONY: help
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' Makefile
 
 .PHONY: setup
 setup: ## make the virtual environment and install the package into it
@@ -114,6 +114,16 @@ test: ## run the tests; ARGS='-k reload' and the like narrow them
 system-test: ## build the Debian package and drive it on a booted Debian 13; needs root
 	@$(call install,test)
 	'$(VENV)/bin/python' -m pytest tests/system $(ARGS)
+
+.PHONY: browser-test
+browser-test: ## click through the status page in a headless Chromium
+	@$(call install,browser)
+	'$(VENV)/bin/python' -m pytest tests/browser $(ARGS)
+
+.PHONY: screenshots
+screenshots: ## take the pictures of the status page in docs/ anew
+	@$(call install,browser)
+	'$(VENV)/bin/python' -m pytest tests/browser -k screenshots --screenshots docs
 
 # tests/limits has no faults, but figures for the same document. With ARGS the document keeps the
 # rows of tests that do not run.
@@ -161,12 +171,35 @@ format: ## format the code and mend what ruff can mend
 .PHONY: check
 check: lint test ## lint, then test
 
+# What is in dist goes when there is something to take its place.
+define into_dist
+rm -rf dist
+mv '$(VENV)/dist' dist
+ls -d dist/*
+endef
+
 .PHONY: dist
-dist: ## build the source distribution and, from it, the wheel
+dist: ## build the source distribution, from it the wheel, and its bill of materials
+	@$(call install,dist)
+	rm -rf '$(VENV)/dist'
+	'$(VENV)/bin/python' -m build --outdir '$(VENV)/dist'
+	'$(VENV)/bin/python' packaging/bom.py '$(VENV)/dist'
+	$(into_dist)
+
+# Wheel and sdist are those that the other formats were made from.
+.PHONY: packages
+packages: ## build sdist, wheel, .deb, RPM and Arch package, with their tests, into dist; needs root
+	@$(call install,test)
+	$(call install,dist)
+	rm -rf '$(VENV)/dist'
+	PYTHONPATH=tests:packaging '$(VENV)/bin/python' -m system.formats '$(VENV)/dist'
+	'$(VENV)/bin/python' packaging/bom.py '$(VENV)/dist'
+	$(into_dist)
+
+.PHONY: release-check
+release-check: ## tell whether all that names the version names the same
 	@$(call install)
-	'$(VENV)/bin/python' -m pip install --quiet build
-	rm -rf dist
-	'$(VENV)/bin/python' -m build --outdir dist
+	'$(VENV)/bin/python' packaging/release.py
 
 .PHONY: clean
 clean: ## remove everything that make made
