@@ -55,13 +55,13 @@ def _arena(home: Path, *options: str, ca_file: Path | None = None) -> Iterator[A
     assert not [line for line in running.log if "Traceback" in line]
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def _plain(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Arena]:
     with _arena(tmp_path_factory.mktemp("limits")) as arena:
         yield arena
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def _secure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Arena]:
     home = tmp_path_factory.mktemp("limits-tls")
     authority = Authority(home)
