@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
+from support.timing import SCALE
 from system import reaper
 from system.host import PATH, HostProblem, is_managed
 
@@ -98,7 +99,13 @@ class Running:
         )
 
     def finish(self, stdin: str = "", timeout_s: float = 60) -> Result:
-        """Give it its standard input, to the end, and wait until it ends; late, it is killed."""
+        """Give it its standard input, to the end, and wait until it ends; late, it is killed.
+
+        Args:
+            stdin: What it is given.
+            timeout_s: How long it may take, on a machine that is not slow (`SCALE`).
+        """
+        timeout_s *= SCALE
         status = None
         try:
             out, err = self._process.communicate(stdin, timeout=timeout_s)

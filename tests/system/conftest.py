@@ -25,7 +25,8 @@ from system.packages import Packages
 from system.registry import PATIENCE_S, SERVICE, SOCKET, Figure, Registry
 
 HERE = Path(__file__).parent
-TIMEOUT_S = 30 * PATIENCE_S
+TIMEOUT_S = 90 * PATIENCE_S
+"""Of a test, with all that has to be built first."""
 SHOWS = "shows"
 
 

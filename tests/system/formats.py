@@ -77,6 +77,17 @@ _FLAGS = f"""
 rpm --query --queryformat '[%{{FILENAMES}} %{{FILEFLAGS:fflags}}\\n]' --package \\
     {_OUT}/first/*.noarch.rpm
 """
+# Unpacked, all is of who unpacks it.
+_OWNERS = f"""
+rpm --query --queryformat '[%{{FILEUSERNAME}} %{{FILEGROUPNAME}} %{{FILENAMES}}\\n]' --package \\
+    {_OUT}/first/*.noarch.rpm
+"""
+_CANDIDATE = """
+spec=$here/candidate.spec
+sed 's/^Version:.*/Version: 0.2.0~rc1/' $sources/packaging/rpm/plexus-registry.spec >$spec
+rpmspec --query --srpm --queryformat '%{SOURCE}\\n' $spec
+rpmspec --parse $spec | grep -E -o "plexus_registry-0[^/' ]*" | sort --unique
+"""
 _UNPACK = f"""
 cd {_OUT}
 for format in {" ".join(FORMATS)}; do
@@ -97,7 +108,8 @@ class Formats:
         second: The folder of what was built then, under the same names.
         unpacked: The folder of what is in the packages, unpacked by root, a folder for each format.
         logs: What building each printed, the tests included; what linters said; ``conffiles`` of
-            the .deb, and ``rpmflags``, a line for each file.
+            the .deb, ``rpmflags`` and ``rpmowners``, a line for each file; ``candidate``, the names
+            of its source that the spec has for 0.2.0~rc1.
     """
 
     first: Path
@@ -146,7 +158,10 @@ def build(cache: Cache, base: Path, packages: Packages) -> Formats:
         "formats",
         below,
         partial(_build_all, sources, packages),
-        (_COMMON, _PYTHON, _RPM, _ARCH, _LINT, _NAMCAP, _CONFFILES, _FLAGS, _UNPACK),
+        (
+            *(_COMMON, _PYTHON, _RPM, _ARCH, _LINT, _NAMCAP, _CANDIDATE),
+            *(_CONFFILES, _FLAGS, _OWNERS, _UNPACK),
+        ),
         # All of it is in the sdist.
         debian.digest_of(sources),
     )
@@ -190,11 +205,19 @@ def _build_all(sources: list[Path], packages: Packages, root: Path) -> None:
             log = debian.as_builder(root, f"{_COMMON}{script}", **environ)
             logs.setdefault(what, log)
         if is_first:
-            for what, script in (("rpmlint", _LINT), ("namcap", _NAMCAP)):
+            for what, script in (
+                ("rpmlint", _LINT),
+                ("namcap", _NAMCAP),
+                ("candidate", _CANDIDATE),
+            ):
                 logs[what] = debian.as_builder(root, f"{_COMMON}{script}", **environ)
         in_tree(root, ["sh", "-c", f"cd {_HOME} && rm -rf {name} aids arch rpm"]).check()
         shutil.copy(package, out / name)
-    for what, script in (("conffiles", _CONFFILES), ("rpmflags", _FLAGS)):
+    for what, script in (
+        ("conffiles", _CONFFILES),
+        ("rpmflags", _FLAGS),
+        ("rpmowners", _OWNERS),
+    ):
         logs[what] = in_tree(root, ["sh", "-ec", script]).check().stdout
     in_tree(root, ["sh", "-ec", _UNPACK]).check()
     (out / "logs").mkdir()

@@ -18,12 +18,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
 
+from support.timing import SCALE
 from system import host, reaper
 from system.base import HOSTNAME
 from system.command import CGROUP2, Cgroup, Result, Running, cgroup_of, environment, inside, nspawn
 
 SYSTEMD = "systemd"
-BOOT_TIMEOUT_S = 60.0
+BOOT_TIMEOUT_S = 60.0 * SCALE
 
 
 class Machine:

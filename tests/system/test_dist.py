@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import subprocess
 import tomllib
@@ -29,11 +30,14 @@ sys.exit(JsonStrictValidator(SchemaVersion.V1_6).validate_str(Path(sys.argv[1]).
 @pytest.fixture(scope="session")
 def dists(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """Run `make dist` in two copies of the sources, in folders of different names."""
+    # What was meant for the `make` that runs these tests is not for these.
+    ours = ("MAKEFLAGS", "MFLAGS", "MAKELEVEL", "VENV", "PYTHON", "ARGS")
+    environ = {name: value for name, value in os.environ.items() if name not in ours}
     folders = []
     for name in ("one", "another one"):
         copy = tmp_path_factory.mktemp("dist") / name
         copy_sources(source_files(), copy)
-        subprocess.run(["make", "--no-print-directory", "dist"], cwd=copy, check=True)
+        subprocess.run(["make", "--no-print-directory", "dist"], cwd=copy, env=environ, check=True)
         folders.append(copy / "dist")
     return folders
 

@@ -36,7 +36,9 @@ def test_install_makes_a_running_service(
 ) -> None:
     """`apt install` of the file enables and starts everything; the journal has no warning."""
     with boot(base) as machine:
-        installed = machine.run("apt-get", "install", "--yes", f"/srv/{packages.old.name}").check()
+        installed = machine.run(
+            *("apt-get", "install", "--yes", f"/srv/{packages.old.name}"), timeout_s=300
+        ).check()
         figure("apt install", f"{installed.seconds:.1f} s")
         registry = Registry(machine)
         for unit in (SOCKET, SERVICE):
@@ -105,6 +107,20 @@ def test_remove_keeps_entries_and_purge_deletes_them(
     assert not state.exists()
     assert not configuration.exists()
     assert run("test", "-e", "/run/plexus-registry").status != 0
+
+
+def test_purge_leaves_a_mount_point_and_nothing_in_it(registry: Registry) -> None:
+    """A volume for the state can be emptied and not removed; purging ends all the same."""
+    run = registry.machine.run
+    registry.systemctl("stop", SOCKET, SERVICE).check()
+    run("mount", "-t", "tmpfs", "tmpfs", STATE).check()
+    registry.systemctl("start", SOCKET, SERVICE).check()
+    registry.register("kept")
+    assert run("test", "-e", f"{STATE}/registry.db").status == 0
+    purged = run("apt-get", "purge", "--yes", "plexus-registry").check()
+    assert STATE in purged.stderr
+    assert run("find", STATE, "-mindepth", "1").check().stdout == ""
+    assert run("dpkg-query", "--status", "plexus-registry").status != 0
 
 
 def test_reboot_keeps_entries(registry: Registry, figure: Figure) -> None:

@@ -79,6 +79,9 @@ def differences(root: Path, format: str, listed: Contents, wheel: Path) -> Itera
     }
     folders |= {str(parent) for path in allowed for parent in Path(path).parents} - {"/"}
     allowed |= NOTES.get(format, set())
+    for pattern in listed.also:
+        if not any(root.glob(f"{pattern}{end}".lstrip("/")) for end in ("", ".gz")):
+            yield f"{pattern} is missing"
     for path in sorted(expected.keys() | folders | found.keys()):
         entry = found.get(path)
         if entry is None:
