@@ -8,6 +8,7 @@ is sound, whatever the others say: a fault elsewhere must not keep a token that 
 from __future__ import annotations
 
 import logging
+import threading
 from pathlib import Path
 
 from plexus_registry.access import Access, Policy
@@ -48,6 +49,7 @@ class Reading:
         self._token_file = None if access.policy is Policy.OPEN else token_file
         self._access = access
         self._are_tokens_sound = False
+        self._reading_tokens = threading.Lock()
 
     @property
     def is_sound(self) -> bool:
@@ -68,7 +70,7 @@ class Reading:
         # Declarations come last, for they count as read once they are: with a fault in the others
         # they must not, or nobody would apply them when it is mended.
         try:
-            self._read_tokens()
+            self.read_tokens()
             self.certificate.read(explicit=explicit)
             # A fault that was told already stands in the way of what is new, and of nothing else.
             if self.certificate.fault is not None and self._declarations.is_changed():
@@ -86,10 +88,16 @@ class Reading:
         more = of_declarations.faults if of_declarations else []
         return Standing(AccessFault([*of_certificate.faults, *more]))
 
-    def _read_tokens(self) -> None:
-        self._are_tokens_sound = False
-        found = tokens.read(self._token_file) if self._token_file else {}
-        self._are_tokens_sound = True
-        if found != self._access.tokens:
-            self._access.tokens = found
-            logger.info("access tokens read tokens=%d path=%s", len(found), self._token_file)
+    def read_tokens(self) -> None:
+        """Read the tokens alone. Blocks; may be called beside everything else, in any thread.
+
+        Raises:
+            ConfigError: With every fault of their file.
+        """
+        with self._reading_tokens:  # who read the older file is not to have the last word
+            self._are_tokens_sound = False
+            found = tokens.read(self._token_file) if self._token_file else {}
+            self._are_tokens_sound = True
+            if found != self._access.tokens:
+                self._access.tokens = found
+                logger.info("access tokens read tokens=%d path=%s", len(found), self._token_file)

@@ -81,6 +81,7 @@ class Service:
         self._retry: asyncio.TimerHandle | None = None
         self._commits: Worker | None = None
         self._give_up_reading: Callable[[], None] = _nothing
+        self._read_tokens: Callable[[], None] = _nothing
         self._undo = contextlib.AsyncExitStack()
         self._store: SqliteStore | None = None
         self._registry: Registry | None = None
@@ -145,6 +146,10 @@ class Service:
         access = Access(settings.write_access, warn=refusals.warning)
         certificate = self._certificate_reader()
         reading = Reading(reader, settings.token_file, access, certificate)
+        # Reading what is declared may take seconds: a token that was revoked is not to outlive it.
+        quick = Worker("plexus-tokens", loop)
+        self._undo.callback(partial(quick.leave, ConfigError([not_read])))
+        self._read_tokens = partial(quick, reading.read_tokens, _tell_nobody)
         self._registry = Registry(
             store,
             Catalog(await commits.run(store.load)),
@@ -263,6 +268,7 @@ class Service:
             explicit: See `Registry.reload`.
         """
         if self._is_ready:
+            self._read_tokens()
             self.registry.reload(lambda event: None, peer=peer, explicit=explicit)
         else:
             self._put_off.append(partial(self.start_reload, peer=peer, explicit=explicit))
@@ -361,6 +367,10 @@ class Service:
 
 def _nothing() -> None:
     """Stand in for an observer that nobody needs."""
+
+
+def _tell_nobody(outcome: object) -> None:
+    """Leave it to the reload that follows to tell what is wrong."""
 
 
 async def _event_of(ask: partial[None]) -> Event:

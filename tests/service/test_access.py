@@ -8,6 +8,7 @@ import dataclasses
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -309,6 +310,24 @@ def test_tokens_are_followed_on_open_connections(strict: Sides, tmp_path: Path) 
     ):
         pass
     assert refused.value.response.status_code == 401
+
+
+def test_revoked_token_outlives_no_reading_that_takes_long(strict: Sides, tmp_path: Path) -> None:
+    """Tokens are read by themselves: nobody can keep one alive by reloads of many declarations."""
+    path, service, is_over = tmp_path / "tokens", strict.served.service, threading.Event()
+    _, token = tokens.add(path, "ci")
+    access = strict.served.server.hub.access
+    wait_until(lambda: "ci" in access.tokens, "the token to be read")
+    with strict.client("loopback", Authorization=f"Bearer {token}") as client:
+        assert register(client) == ""
+        busy = service.registry._offload_read  # of the thread that reads declarations
+        strict.served.in_loop(lambda: busy(is_over.wait, lambda outcome: None))
+        try:
+            tokens.revoke(path, "ci")
+            wait_until(lambda: not access.tokens, "the token to be forgotten")
+            assert "is not known here" in register(client, "late")
+        finally:
+            is_over.set()
 
 
 def test_fault_in_tokens_keeps_what_was(strict: Sides, tmp_path: Path) -> None:
