@@ -306,16 +306,21 @@ class Hub:
         if prepare is None:
             raise self._no_route(asked.method)
         inner = prepare(asked.params, depth + 1)
-        assert isinstance(inner.stream, Stream)
-        values = (inner, inner.stream)
+        streams = (inner.stream,)
+        if inner.stream is self._wrapping:
+            inner, streams = inner.values[0], (*inner.values[1], self._wrapping)
+        values = (inner, streams)
         return Call(self._wrapping, self._run_nested, values, inner.is_write, inner.changes)
 
     def _run_nested(self, values: Sequence[Any], client: Client, reply: Reply) -> None:
-        inner, stream = values
+        inner, streams = values
 
         def wrap(contents: Sequence[bytes]) -> None:
-            stream.count.answers += 1
-            reply(stream.items(self.now(), contents))
+            # One level after the other, so that a large answer is not held once for each.
+            for stream in streams:
+                stream.count.answers += 1
+                contents = stream.items(self.now(), contents)
+            reply(contents)
 
         inner.handler(inner.values, client, wrap)
 

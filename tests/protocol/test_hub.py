@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from typing import Any
 
 import msgspec
@@ -137,6 +138,28 @@ def test_calls_nested_in_calls(depth: int) -> None:
         assert item["content_type"] == "plexus.call"
         item = item["content"]
     assert item["content_type"] == "registry.list"
+
+
+def test_depth_of_nested_calls_costs_no_copies_of_the_answer() -> None:
+    """A listing takes as much memory eight calls deep as it takes one call deep."""
+    desk = Desk()
+    for number in range(512):
+        desk.ask(register(number, f"b{number}", description="x" * 1024))
+
+    def peak(depth: int) -> int:
+        nested: dict[str, Any] = {"method": "registry.list"}
+        for _ in range(depth):
+            nested = {"method": "registry-hub.call", "params": nested}
+        tracemalloc.start()
+        try:
+            desk.receive(request(1, "registry-hub.call", nested))
+            return tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+            desk.sent()
+
+    peak(1)  # what is cached then was not before
+    assert peak(DEFAULT_MAX_NESTED_CALLS) < 1.2 * peak(1)
 
 
 @pytest.mark.parametrize(
