@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
 import json
+import re
 import socket
 import threading
 import time
@@ -16,7 +18,7 @@ from websockets.frames import CloseCode, Opcode
 from support.attacks import ATTACKER, MAX_ENTRIES, MAX_MESSAGE, Arena
 from support.conversation import HUB, TERMINAL, Conversation, conversation
 from support.rawsocket import RawSocket, frame, head_of, raw_socket, raw_websocket, text_frame
-from support.timing import wait_until
+from support.timing import TIMEOUT_S, wait_until
 
 METADATA = "x" * 16_000
 BATCH = 500
@@ -40,6 +42,17 @@ def register(client: Conversation, name: str, **fields: Any) -> dict[str, Any]:
         "registry.register", {"name": name, "host": "h", "port": 1, **fields}
     ).content
     return event
+
+
+def listings(arena: Arena) -> int:
+    """Return how many listings the registry has read so far, whoever got them."""
+    connection = http.client.HTTPConnection("127.0.0.1", arena.port, timeout=TIMEOUT_S)
+    with contextlib.closing(connection):
+        connection.request("GET", "/metrics")
+        text = connection.getresponse().read().decode()
+    series = r'^plexus_registry_requests_total{method="list",outcome="ok"} (.*)$'
+    (count,) = re.findall(series, text, re.MULTILINE)
+    return int(float(count))
 
 
 def clear(client: Conversation) -> None:
@@ -212,11 +225,14 @@ def test_listings_for_clients_that_leave(arena: Arena) -> None:
         for name in names:
             assert register(client, name, metadata=METADATA)["type"] != "error"
         with arena.attack("listings for clients that leave", "none") as got:
+            before = listings(arena)
             for _ in got.rounds():
                 with raw_websocket(arena.port, source=ATTACKER) as raw:
                     raw.send(text_frame(json.dumps(batch).encode()))
                     raw.reset()
-            got.append(f"nothing, {got.count} times, for {BATCH} listings of 1 MB each")
+            read = listings(arena) - before
+            assert read < 15 * got.count  # three times that, if only the limit on output ended it
+            got.append(f"{read} listings of 1 MB, of {got.count} times {BATCH} that were asked for")
         for name in names:
             client.call("registry.delete", {"name": name})
 
