@@ -9,7 +9,7 @@ would then lock a file that nobody else can find.
 
 Its first line is a process ID, for people. Its second says that there are commits in the
 write-ahead log, and which state of the database they follow; it is gone once they are in the
-database. Who finds it, that database and no log has lost them.
+database. Who finds it, that database and no log, or one without a commit, has lost them.
 
 Its size and when it was written last tell a state of the database, for whoever merges the log, this
 program or another, changes them. They alone do not tell a loss: an old copy may have been put back
@@ -26,6 +26,7 @@ import os
 from pathlib import Path
 
 from plexus_registry.errors import StoreInUse
+from plexus_registry.store.wal import has_commit
 
 PID_MAX_DIGITS = 20
 TEXT_MAX_BYTES = 256
@@ -36,8 +37,7 @@ class Lock:
     """The right to use one database. Made by `acquire`.
 
     Attributes:
-        has_lost_log: Whether a log with commits was there when the database was used last, and is
-            missing now.
+        has_lost_log: See `has_lost_log`.
     """
 
     def __init__(self, fd: int, database: Path, *, has_lost_log: bool = False) -> None:
@@ -108,7 +108,10 @@ class Lock:
 
 
 def has_lost_log(database: Path) -> bool:
-    """Tell whether a log with commits was beside a database when it was used last, and is missing.
+    """Tell whether a log with commits was beside a database when it was used last, and is gone.
+
+    One that is there without a whole commit is as good as missing: the note is made after the
+    first one is on disk. Whether all are there of which there were some, nothing can tell.
 
     Args:
         database: The real path. Whoever may not read its lock file does not learn it.
@@ -117,8 +120,8 @@ def has_lost_log(database: Path) -> bool:
         fd = os.open(_path_of(database), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
         try:
             noted = os.pread(fd, TEXT_MAX_BYTES, 0).partition(b"\n")[2]
-            has_log = is_there(database.with_name(f"{database.name}-wal"))
-            return not has_log and _is_of(noted, database, fd)
+            # In this order: who merges the log meanwhile changes the database.
+            return bool(noted) and not has_commit(database) and _is_of(noted, database, fd)
         finally:
             os.close(fd)
     return False

@@ -8,6 +8,7 @@ import logging
 from pathlib import Path
 
 from plexus_registry.store.lock import is_there
+from plexus_registry.store.wal import read_log
 
 logger = logging.getLogger(__name__)
 
@@ -20,9 +21,10 @@ def tell_losses(path: Path, *, has_lost_log: bool) -> None:
         has_lost_log: See `lock.Lock`.
     """
     _warn_of_empty(path)
-    if has_lost_log:
+    # A log that is damaged is told by the salvage, with what could be read of it.
+    if has_lost_log and not read_log(path).fault:
         logger.critical(
-            "write-ahead log of the database is missing, changes that were in it are lost"
+            "write-ahead log of the database is missing or empty, changes that were in it are lost"
             " path=%s-wal, restore a backup if it is newer than database=%s",
             path,
             path,

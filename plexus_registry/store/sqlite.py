@@ -204,6 +204,7 @@ class SqliteStore:
             self._check_identity()
             if not self._flushes.is_trusted:
                 connection = self._renew()
+            before = connection.total_changes
             strangers = telling_strangers(connection, self._path)
             with strangers, self._flushes.watching(), transaction(connection):
                 for change in changes if self._unreadable else ():
@@ -217,6 +218,8 @@ class SqliteStore:
             logger.warning("unreadable row replaced %s", describe(row))
         if self._unreadable:
             self._unreadable = self._unreadable.difference(change.name for change in changes)
+        if connection.total_changes == before:
+            return  # nothing went to the log, and no note may say so
         if self._flushes.committed(len(changes)):
             self._lock.forget_log()
         else:

@@ -29,6 +29,7 @@ from plexus_registry.errors import (
     StoreTooNew,
     StoreUnavailable,
 )
+from plexus_registry.store.backup import backup
 from plexus_registry.store.migrations import APPLICATION_ID
 from plexus_registry.store.salvage import Salvager
 from plexus_registry.store.sqlite import SqliteStore
@@ -257,12 +258,28 @@ def lost_logs(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [one.message for one in caplog.records if "write-ahead log of the da" in one.message]
 
 
-@pytest.mark.parametrize("lose", [Path.unlink, lambda log: os.truncate(log, 0)])
+ONE_FRAME = 32 + 24 + PAGE
+"""How much of a log holds its header and a page: no commit of ours is that small."""
+
+
+@pytest.mark.parametrize(
+    "lose",
+    [
+        Path.unlink,
+        lambda log: log.write_bytes(bytes(PAGE)),
+        *(partial(os.truncate, length=size) for size in (0, 32, ONE_FRAME)),
+    ],
+)
 def test_missing_log_takes_its_commits_along_and_is_reported(
     log: Path, opened: Opened, lose: Callable[[Path], None], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The database is as it was at the last checkpoint; it is told once, and at critical level."""
+    """The database is as it was at the last checkpoint; it is told once, and at critical level.
+
+    So it is if the log is there, but not one commit in it.
+    """
     lose(log)
+    path = log.with_name("registry.db")
+    assert not backup(path, path.with_name("copy"))
     with opened() as store:
         found = len(store.load())
         assert (found, store.salvage) == (600, None)
@@ -470,11 +487,80 @@ def test_torn_last_commit_is_no_damage(log: Path, opened: Opened, ending: str) -
         assert (len(store.load()), store.salvage) == (639, None)
 
 
-def test_log_of_zeros_is_no_damage(log: Path, opened: Opened) -> None:
-    """A power cut before a new log was flushed leaves it so, and then it held nothing."""
+def test_log_of_zeros_that_never_had_a_commit_is_no_damage(
+    log: Path, path: Path, opened: Opened, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A power cut before a new log was flushed leaves it so, and no note of a commit."""
     log.write_bytes(bytes(PAGE))
+    path.with_name(f"{path.name}.lock").write_text("1\n")
     with opened() as store:
         assert (len(store.load()), store.salvage) == (600, None)
+    assert lost_logs(caplog) == []
+
+
+@pytest.mark.parametrize("size", [32, PAGE, 3 * PAGE])
+@pytest.mark.parametrize("what", ["zeros", "random"])
+def test_log_that_lost_its_beginning_is_set_aside_and_read_from_there_on(
+    log: Path, opened: Opened, caplog: pytest.LogCaptureFixture, size: int, what: str
+) -> None:
+    """SQLite would take it for an empty log and overwrite it."""
+    beginning = bytes(size) if what == "zeros" else random.Random(size).randbytes(size)
+    damaged = beginning + log.read_bytes()[size:]
+    log.write_bytes(damaged)
+    path = log.with_name("registry.db")
+    assert not backup(path, path.with_name("copy"))
+    with opened() as store:
+        assert len(store.load()) >= 638
+        assert store.salvage is not None
+        assert store.salvage.reason == "the header of its write-ahead log is damaged"
+        assert store.salvage.lost is None
+        assert Path(f"{store.salvage.aside}-wal").read_bytes() == damaged
+    assert lost_logs(caplog) == []  # told with the salvage
+
+
+KILLED_ANEW = KILLED.replace(
+    "os._exit(0)",
+    """
+store._open_connection().execute("PRAGMA wal_checkpoint(PASSIVE)")
+log = Path(sys.argv[1] + "-wal")
+log.with_name("before").write_bytes(log.read_bytes())
+store.commit([put(640)])
+os._exit(0)
+""",
+)
+
+
+@pytest.mark.parametrize("size", [32, ONE_FRAME])
+def test_log_that_was_being_begun_anew_is_not_missed(
+    path: Path, python: Python, opened: Opened, caplog: pytest.LogCaptureFixture, size: int
+) -> None:
+    """What was in it is in the database; a power cut may leave a note of before that."""
+    python(KILLED_ANEW).communicate()
+    log = path.with_name(f"{path.name}-wal")
+    log.write_bytes(log.read_bytes()[:size] + path.with_name("before").read_bytes()[size:])
+    assert b"log follows" in path.with_name(f"{path.name}.lock").read_bytes()
+    assert backup(path, path.with_name("copy"))
+    with opened() as store:
+        assert (len(store.load()), store.salvage) == (640, None)
+    assert lost_logs(caplog) == []
+
+
+def test_log_of_commits_that_changed_nothing_is_not_missed(
+    path: Path, opened: Opened, python: Python, caplog: pytest.LogCaptureFixture
+) -> None:
+    """SQLite writes nothing of them, so a log that is missing afterwards had nothing."""
+    python(
+        "import os, sys\n"
+        "from pathlib import Path\n"
+        "from plexus_registry.backend import Remove\n"
+        "from plexus_registry.store.sqlite import SqliteStore\n"
+        "store = SqliteStore.open(Path(sys.argv[1]))\n"
+        "store.commit([Remove('nobody')])\n"
+        "os._exit(0)"
+    ).communicate()
+    with opened() as store:
+        assert store.load() == []
+    assert lost_logs(caplog) == []
 
 
 def test_log_of_an_empty_file_is_read(path: Path, log: Path, opened: Opened) -> None:
