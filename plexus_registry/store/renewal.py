@@ -15,6 +15,7 @@ import sqlite3
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from plexus_registry.store.lock import is_there
 from plexus_registry.store.migrations import sync
 
 logger = logging.getLogger(__name__)
@@ -35,7 +36,8 @@ class Flushes:
 
     Attributes:
         connection: The present one.
-        is_trusted: Whether no flush failed. If not, `renew` comes before the next change.
+        is_trusted: Whether no flush failed, as far as is known. If not, `renew` comes before the
+            next change.
     """
 
     def __init__(
@@ -49,8 +51,10 @@ class Flushes:
         # What a predecessor that was killed did not finish; what stays nevertheless fails `renew`.
         with contextlib.suppress(OSError):
             _fresh(path).unlink(missing_ok=True)
-        # It may have been killed after a flush of the log failed, too: start a new one.
-        self._merge("TRUNCATE")
+        # It may have been killed after a flush of the log failed, too: start a new one. Who reads
+        # from the old one keeps it there, and nothing may be written behind what is in doubt.
+        is_new = self._merge("TRUNCATE")
+        self.is_trusted &= is_new or not is_there(path.with_name(f"{path.name}-wal"))
 
     @contextlib.contextmanager
     def watching(self) -> Iterator[None]:
@@ -86,7 +90,10 @@ class Flushes:
             fresh.unlink(missing_ok=True)
             raise
         # The new file has the same pages, so the old log beside it, after a power cut here, does no
-        # harm. SQLite closes a database that was moved away without writing to it.
+        # harm; the old file without it would lack changes, and POSIX does not promise that the one
+        # name reaches the disk before the other leaves it.
+        sync(path.parent)
+        # SQLite closes a database that was moved away without writing to it.
         for beside in ("-wal", "-shm"):
             path.with_name(path.name + beside).unlink(missing_ok=True)
         sync(path.parent)
@@ -94,7 +101,9 @@ class Flushes:
         old.close()
         self.is_trusted = True
         self._merge("PASSIVE")
-        logger.warning("database moved to a new file, a flush of the old one failed path=%s", path)
+        logger.warning(
+            "database moved to a new file, a flush of the old one failed or may have path=%s", path
+        )
 
     def _merge(self, how: str) -> bool:
         """Write what the log holds into the file. If that fails, the log keeps it.
@@ -102,19 +111,20 @@ class Flushes:
         SQLite would do so by itself, and not tell whether it worked.
 
         Returns:
-            Whether all of it is in the file; a reader or a fault may keep some in the log.
+            Whether all of it is in the file, and the log is as it was asked for; a reader or a
+            fault may keep it.
         """
         self._in_log = 0
         try:
             with self.watching():
                 self.connection.execute("PRAGMA wal_autocheckpoint = 0")
-                _, pages, merged = self.connection.execute(
+                is_kept, pages, merged = self.connection.execute(
                     f"PRAGMA wal_checkpoint({how})"
                 ).fetchone()
         except sqlite3.Error as exc:
             logger.warning("write-ahead log not merged path=%s reason=%s", self._path, exc)
             return False
-        return bool(pages == merged)
+        return not is_kept and bool(pages == merged)
 
 
 def _fresh(path: Path) -> Path:

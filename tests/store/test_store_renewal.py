@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -85,6 +86,70 @@ def test_backup_waits_for_a_renewal(
     assert done == ["renewed", "copied"]
     store.commit([Put(backend("c"))])
     assert len(store.load()) == 3
+
+
+KILLED = """
+import os, sys
+from pathlib import Path
+from plexus_registry.store.sqlite import SqliteStore
+from plexus_registry.backend import Backend, Put, Source
+
+times = {"registered_at": 1, "created_at": 1, "updated_at": 1}
+one = Backend(id="id-a", name="a", host="127.0.0.1", port=4444, protocol="ws",
+              source=Source.MANUAL, is_active=True, **times)
+SqliteStore.open(Path(sys.argv[1])).commit([Put(one)])
+os._exit(0)
+"""
+
+READER = """
+import sqlite3, sys
+connection = sqlite3.connect(sys.argv[1], isolation_level=None)
+connection.execute("BEGIN")
+connection.execute("SELECT name FROM backends").fetchall()
+print("reading", flush=True)
+sys.stdin.readline()
+print(connection.execute("SELECT name FROM backends").fetchall(), flush=True)
+"""
+
+
+def test_log_that_a_reader_keeps_is_not_written_on(
+    path: Path, python: Callable[[str], subprocess.Popen[str]], backend: NewBackend
+) -> None:
+    """Who was killed may have failed to flush it: the first change goes to a new file and log."""
+    python(KILLED).communicate()
+    log = path.with_name(f"{path.name}-wal")
+    kept = log.read_bytes()
+    reader = python(READER)
+    assert reader.stdout is not None
+    assert reader.stdout.readline() == "reading\n"
+    before = path.stat().st_ino
+    with SqliteStore.open(path, busy_timeout_s=0.1) as store:
+        assert not store._flushes.is_trusted
+        assert log.read_bytes() == kept
+        store.commit([Put(backend("b"))])
+        assert path.stat().st_ino != before
+        assert kept[:32] not in log.read_bytes()
+        assert [entry.name for entry in store.load()] == ["a", "b"]
+        assert reader.communicate("\n")[0] == "[('a',)]\n"
+        store.commit([Put(backend("c"))])
+    with SqliteStore.open(path) as store:
+        assert [entry.name for entry in store.load()] == ["a", "b", "c"]
+
+
+def test_reader_alone_is_no_reason_for_a_new_file(
+    path: Path, python: Callable[[str], subprocess.Popen[str]], backend: NewBackend
+) -> None:
+    """After an orderly stop there is no log that could be in doubt."""
+    with SqliteStore.open(path) as store:
+        store.commit([Put(backend("a"))])
+    reader = python(READER)
+    assert reader.stdout is not None
+    assert reader.stdout.readline() == "reading\n"
+    with SqliteStore.open(path, busy_timeout_s=0.1) as store:
+        assert store._flushes.is_trusted
+        before = path.stat().st_ino
+        store.commit([Put(backend("b"))])
+        assert path.stat().st_ino == before
 
 
 def test_file_of_a_renewal_that_was_killed_is_removed(path: Path) -> None:
