@@ -16,6 +16,7 @@ from plexus_registry.store.rows import Row
 from plexus_registry.store.wal import read_log
 
 MAGIC = b"SQLite format 3\0"
+HEADER_BYTES = 100
 PAGE_SIZE = 4096
 """What SQLite takes for a new database."""
 _PAGE_SIZES = frozenset(1 << bits for bits in range(9, 17))
@@ -35,7 +36,7 @@ class Pages:
         # SQLite's locks go if this process closes the file: no connection may be open here.
         self._content = path.read_bytes()
         self._log = read_log(path)
-        self.header = self.page_of_bytes(PAGE_SIZE)[:100]
+        self.header = self.page_of_bytes(PAGE_SIZE)[:HEADER_BYTES]
         self._size = self._page_size()
         self.first = self.page_of_bytes(self._size)
         self._usable = self._size - (self.first[20] if self.has_magic else 0)
@@ -48,7 +49,7 @@ class Pages:
     @property
     def has_magic(self) -> bool:
         """Whether the file says that it is a database."""
-        return self.header.startswith(MAGIC) and len(self.header) == 100
+        return self.header.startswith(MAGIC) and len(self.header) == HEADER_BYTES
 
     @property
     def is_empty(self) -> bool:

@@ -35,7 +35,7 @@ from plexus_registry.store.migrations import (
     too_new,
     transaction,
 )
-from plexus_registry.store.pages import Pages
+from plexus_registry.store.pages import HEADER_BYTES, MAGIC, Pages
 from plexus_registry.store.port import Salvage
 from plexus_registry.store.rows import COLUMNS, Row, decode, is_acceptable, is_readable
 
@@ -44,6 +44,7 @@ logger = logging.getLogger(__name__)
 NAMES_MAX = 20
 """How many lost entries are named."""
 _SUFFIXES = ("", "-journal", "-wal", "-shm")
+_IN_WAL_MODE = b"\2\2"
 _DAMAGE = (
     sqlite3.SQLITE_CORRUPT,
     sqlite3.SQLITE_NOTADB,
@@ -255,7 +256,29 @@ def _is_ours(pages: Pages) -> bool:
     Anything else at the path is a mistake in a setting, and somebody's file.
     """
     is_marked = pages.has_magic and pages.number_at(68) == APPLICATION_ID
-    return is_marked or pages.is_empty or b"TABLE backends" in pages.first
+    is_named = is_marked or b"TABLE backends" in pages.first
+    return is_named or pages.is_empty or _is_stub(pages.first)
+
+
+def _is_stub(start: bytes) -> bool:
+    """Tell whether a file was cut off within its header, and begins as every one of ours does.
+
+    There is no content in that. So few letters of it as the first may be anybody's by chance; they
+    are renamed, no more.
+    """
+    is_new_enough = len(start) < 64 or int.from_bytes(start[60:64], "big") <= SCHEMA_VERSION
+    return (
+        len(start) < HEADER_BYTES
+        and is_new_enough
+        and all(
+            part.startswith(start[at : at + len(part)])
+            for at, part in (
+                (0, MAGIC),
+                (18, _IN_WAL_MODE),
+                (68, APPLICATION_ID.to_bytes(4, "big")),
+            )
+        )
+    )
 
 
 # --- names --------------------------------------------------------------------------------------

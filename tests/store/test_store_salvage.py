@@ -171,6 +171,15 @@ def test_database_can_be_cut_off_anywhere(trials: Trials, image: Image) -> None:
     trials.record("a database that was cut off", "lost: what was in the part that is gone")
 
 
+@pytest.mark.parametrize("size", [1, 15, 16, 18, 50, 64, 72, 99])
+def test_database_of_which_a_part_of_the_header_is_left_is_set_aside(
+    trials: Trials, image: Image, size: int
+) -> None:
+    """It says as far as it goes that it is ours; the registry starts without an entry."""
+    assert not trials.open(image.content[:size])
+    assert list(trials.path.parent.glob("*.corrupt-*"))
+
+
 def test_damage_of_a_few_bytes_is_survived(trials: Trials, image: Image) -> None:
     """Rubbish over part of the schema or of an inner page never keeps the registry from starting.
 
@@ -600,6 +609,26 @@ def test_damaged_database_of_another_program_is_left_untouched(
     refused_untouched(path, files, StoreError, "belongs to another program|does not look like one")
 
 
+@pytest.mark.parametrize("size", [19, 72, 99])
+def test_part_of_a_header_that_is_not_ours_is_left_untouched(
+    path: Path, execute: Execute, image: Image, files: Files, size: int
+) -> None:
+    """A database of another program that was cut off says so as far as it goes."""
+    path.write_bytes(image.content)
+    execute("PRAGMA journal_mode = DELETE" if size < 68 else "PRAGMA application_id = 7")
+    os.truncate(path, size)
+    refused_untouched(path, files, StoreCorrupt, "does not look like one")
+
+
+@pytest.mark.parametrize("content", [b"SQLite 3", b"sqlite format 3", b"SQLite format 3\0\x10\0ab"])
+def test_short_file_that_is_no_database_is_left_untouched(
+    path: Path, files: Files, content: bytes
+) -> None:
+    """A mistake in a setting moves nobody's file."""
+    path.write_bytes(content)
+    refused_untouched(path, files, StoreCorrupt, "does not look like one")
+
+
 def test_damaged_database_of_a_newer_version_is_left_untouched(
     path: Path, image: Image, files: Files
 ) -> None:
@@ -611,6 +640,8 @@ def test_damaged_database_of_a_newer_version_is_left_untouched(
     content[100:110] = b"\xa5" * 10  # SQLite cannot even begin to read it
     path.write_bytes(content)
     refused_untouched(path, files, StoreTooNew, "version 99")
+    path.write_bytes(content[:64])
+    refused_untouched(path, files, StoreCorrupt, "does not look like one")
 
 
 HOLDER = """
