@@ -49,6 +49,12 @@ class Stopwatch:
         self.longest_s = max(self.longest_s, time.monotonic() - began)
 
 
+def alarms(running: Daemon) -> list[str]:
+    """Return what its log says of a database that is damaged, or lacks what was in its log."""
+    told = ("database damaged", "write-ahead log of the database")
+    return [line for line in running.log if any(text in line for text in told)]
+
+
 def start(running: Daemon, load: Load) -> str:
     """Wait until the daemon answers; check that it has what it acknowledged before.
 

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 from faults.conftest import Record
-from faults.daemons import Stopwatch, config_of, on_disk, start
+from faults.daemons import Stopwatch, alarms, config_of, on_disk, start
 from support.load import Load, stored
 
 ROUNDS = 200
@@ -20,7 +20,10 @@ START_S = 0.25
 def test_kill_at_any_moment_loses_nothing(
     home: Path, chance: random.Random, record: Record
 ) -> None:
-    """Rounds of concurrent changes and reloads: what was acknowledged is there, no half reload."""
+    """Rounds of concurrent changes and reloads: what was acknowledged is there, no half reload.
+
+    Nor is anything told to be damaged or lost.
+    """
     database = home / "registry.db"
     load = Load(config_of(home), chance)
     watch = Stopwatch()
@@ -38,6 +41,7 @@ def test_kill_at_any_moment_loses_nothing(
                     load.wait_for_acknowledgements(chance.randint(1, 60))
                     time.sleep(chance.random() / 50)
                     running.stop(signal.SIGKILL)
+        assert alarms(running) == []
         if database.exists():
             assert load.settle(stored(database)) == []
     assert load.refused == []

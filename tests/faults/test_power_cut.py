@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from faults.conftest import NewVolume, Record
-from faults.daemons import Stopwatch, config_of, on_disk, start
+from faults.daemons import Stopwatch, alarms, config_of, on_disk, start
 from faults.volume import Volume
 from support.daemon import PROGRAM
 from support.load import Load, stored
@@ -27,11 +27,13 @@ class Cuts:
     Attributes:
         load: The clients.
         watch: Times each start on the disk that was cut off.
+        alarms: What was logged of damage and loss.
     """
 
     def __init__(self, home: Path, volume: Volume, chance: random.Random) -> None:
         self.load = Load(config_of(home), chance)
         self.watch = Stopwatch()
+        self.alarms: list[str] = []
         self._home = home
         self._volume = volume
         self._chance = chance
@@ -49,6 +51,7 @@ class Cuts:
                 self._volume.cut_power()
                 self.load.wait_for_refusals("cannot be used", 1)
             running.stop(signal.SIGKILL)
+        self.alarms += alarms(running)
         self._volume.restore_power()
         return self.load.settle(stored(database))
 
@@ -56,11 +59,15 @@ class Cuts:
 def test_power_cut_loses_nothing(
     home: Path, new_volume: NewVolume, chance: random.Random, record: Record
 ) -> None:
-    """After each of many power cuts all is there that was acknowledged, and no half reload."""
+    """After each of many power cuts all is there that was acknowledged, and no half reload.
+
+    Nor is anything told to be damaged or lost.
+    """
     volume = new_volume(64)
     cuts = Cuts(home, volume, chance)
     for _ in range(ROUNDS):
         assert cuts.cut() == []
+    assert cuts.alarms == []
     volume.unmount()
     volume.check()
     record(

@@ -16,6 +16,7 @@ from faults.daemons import Stopwatch, config_of, on_disk, start
 from plexus_registry.cli.exits import Exit
 from support.daemon import run
 from support.load import Load, stored
+from support.timing import TIMEOUT_S
 
 BUSY_ROUNDS = 1
 NEWER = 1_000
@@ -29,8 +30,12 @@ def contents(database: Path) -> dict[str, bytes]:
 
 @contextlib.contextmanager
 def held(database: Path) -> Iterator[None]:
-    """Hold the database's lock for writing, as another program would."""
-    with contextlib.closing(sqlite3.connect(database, isolation_level=None)) as other:
+    """Hold the database's lock for writing, as another program would.
+
+    SQLite has no queue for it: beside clients that commit without a pause it takes luck, and time.
+    """
+    connection = sqlite3.connect(database, isolation_level=None, timeout=2 * TIMEOUT_S)
+    with contextlib.closing(connection) as other:
         other.execute("BEGIN IMMEDIATE")
         yield
 
