@@ -5,9 +5,15 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
+
 from plexus_registry import backend as fields
 from plexus_registry.backend import Source
 from plexus_registry.errors import InvalidValue
+
+_encode = msgspec.json.Encoder().encode
+
+_NOT_JSON = (TypeError, ValueError, OverflowError, RecursionError)
 
 
 def registration(
@@ -71,3 +77,37 @@ def check_token(token: str) -> str:
     if token and not (token.isascii() and token.isprintable() and " " not in token):
         raise InvalidValue("token", f"{len(token)} characters", "one word of ASCII")
     return token
+
+
+def encoded(request: dict[str, object]) -> bytes:
+    """Return the JSON of *request*.
+
+    Raises:
+        InvalidValue: If there is none, as of an object, or of a text that UTF-8 cannot hold; with
+            the innermost name of what has none.
+    """
+    try:
+        return _encode(request)
+    except _NOT_JSON:
+        field, value = _culprit(request)
+        raise InvalidValue(field, value, "what JSON can hold, in UTF-8") from None
+
+
+def _culprit(request: object) -> tuple[str, object]:
+    field, value = "request", request
+    while isinstance(value, dict):
+        for key, part in value.items():
+            try:
+                _encode({key: None})
+            except _NOT_JSON:
+                return field, value
+            try:
+                _encode(part)
+            except RecursionError:  # there may be no end to what is inside
+                return str(key), part
+            except _NOT_JSON:
+                field, value = str(key), part
+                break
+        else:  # each part by itself is just not too deep
+            break
+    return field, value

@@ -18,6 +18,7 @@ from plexus_registry.client.arguments import (
     check_seconds,
     check_source,
     check_token,
+    encoded,
     registration,
 )
 from plexus_registry.client.connection import DEFAULT_TIMEOUT_S, Broken, Connection
@@ -322,6 +323,7 @@ class Client:
         effect: _Effect = _Effect.NONE,
         timeout_s: float | None = None,
     ) -> T:
+        encoded({"params": params})  # so that what cannot be sent waits for no registry
         limit_s = self._timeout_s if timeout_s is None else timeout_s
         return method.read(self.url, await self._exchange(method.name, params, effect, limit_s))
 

@@ -16,6 +16,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.frames import CloseCode
 from websockets.protocol import State
 
+from plexus_registry.client.arguments import encoded
 from plexus_registry.client.opening import INFO_MAX_BYTES, allow, open_websocket
 from plexus_registry.errors import BackendNotFound, InvalidValue, Refused, Unreachable
 
@@ -30,7 +31,6 @@ NO_HUB = "what answers is no Plexus hub"
 _NOT_FOUND = "Backend not found: "
 _CLOSED = "the connection is closed"
 
-_encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder().decode
 
 _NOT_UNDERSTOOD = (msgspec.DecodeError, LookupError, TypeError, AttributeError, RecursionError)
@@ -184,7 +184,7 @@ class Connection:
             Refused: If the call failed; with the registry's own words. `BackendNotFound` if it
                 failed for that.
             Unreachable: If the answer did not come.
-            InvalidValue: If the request is larger than any registry takes.
+            InvalidValue: If JSON cannot hold it, or it is larger than any registry takes.
         """
         return self._event(await self.request(*self._routed(method, params)))
 
@@ -194,7 +194,7 @@ class Connection:
         Raises:
             Refused: If it was refused; with the registry's own words.
             Unreachable: If the answer did not come.
-            InvalidValue: If the request is larger than any registry takes.
+            InvalidValue: If JSON cannot hold it, or it is larger than any registry takes.
         """
         try:
             async with asyncio.timeout(self._timeout_s):
@@ -224,7 +224,7 @@ class Connection:
 
     async def _exchange(self, method: str, params: object) -> dict[str, Any]:
         id = next(self._ids)
-        request = _encode({"jsonrpc": "2.0", "id": id, "method": method, "params": params})
+        request = encoded({"jsonrpc": "2.0", "id": id, "method": method, "params": params})
         if len(request) > REQUEST_MAX_BYTES:
             accepted = f"what is at most {REQUEST_MAX_BYTES} bytes of JSON, not {len(request)}"
             raise InvalidValue("params", params, accepted)

@@ -265,6 +265,13 @@ async def test_registry_is_looked_for_before_each_attempt(
         (lambda registry: registry.update("a", port=65536), "port"),
         (lambda registry: registry.update("a", namespace="\0"), "namespace"),
         (lambda registry: anext(registry.pages(size=0)), "size"),
+        # Half a character, which is what Python makes of bytes that are not UTF-8; and no text.
+        (lambda registry: registry.get("\ud800"), "name"),
+        (lambda registry: registry.get(object()), "name"),
+        (lambda registry: registry.resolve("a\udcff"), "name"),
+        (lambda registry: registry.ping("\udcff"), "name"),
+        (lambda registry: registry.update("\ud800", port=1), "name"),
+        (lambda registry: registry.list(active_only=object()), "active_only"),
     ],
 )
 def test_argument_that_no_registry_accepts_is_told_at_once(
@@ -276,6 +283,7 @@ def test_argument_that_no_registry_accepts_is_told_at_once(
         with pytest.raises(InvalidValue) as refused:
             await ask(Client("ws://127.0.0.1:1"))
         assert refused.value.field == field
+        assert str(refused.value).isascii()
 
     asyncio.run(run())
 

@@ -154,6 +154,19 @@ def test_call_that_cannot_be_routed_is_refused(url: str) -> None:
         talk(url, ("registry.nope", None))
 
 
+def test_call_that_has_no_json_is_not_sent_and_the_connection_goes_on(url: str) -> None:
+    """Others may have calls in it."""
+
+    async def run() -> Any:
+        async with Connection(url) as registry:
+            for name in ("\ud800", object()):
+                with pytest.raises(InvalidValue, match=r"^name: "):
+                    await registry.call("registry.get", {"name": name})
+            return await registry.call("registry.list")
+
+    assert asyncio.run(run())["backends"] == []
+
+
 def test_unknown_method_is_refused_and_the_connection_goes_on(url: str) -> None:
     """An error object of JSON-RPC, with its data where it has some."""
 
