@@ -289,6 +289,20 @@ async def test_successor_keeps_the_name_when_its_predecessor_ends(served: Served
         assert (entry.port, entry.is_active) == (5001, True)
 
 
+@in_loop
+async def test_hub_is_back_at_its_next_ping_when_its_double_ends(
+    served: Served, lines: Callable[[], list[str]]
+) -> None:
+    """Two have one name and address, as at a restart with overlap: whoever ends deregisters."""
+    async with announced(served) as survivor:
+        await survivor.registered()
+        async with announced(served) as double:
+            await double.registered()
+        assert lines()[-1] == "INFO hub deregistered name=hub"
+        await until(lambda: (entry := entry_of(served)) and entry.is_active)
+        assert survivor.is_registered
+
+
 # --- refusals -------------------------------------------------------------------------------------
 
 
