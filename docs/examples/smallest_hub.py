@@ -3,47 +3,32 @@
 
 import asyncio
 import json
-import signal
-import time
 
 from websockets.asyncio.server import ServerConnection, serve
 
 from plexus_registry.client import announce
 
+ABOUT = {"provenance": ["smallest"], "plexus_hash": "0" * 16, "timestamp": 0}
+INFO = {"type": "data", "content_type": "_info", "content": {"backend": "smallest"}}
+UNKNOWN = {"type": "error", "message": "Method not found: this hub only knows _info"}
+
 
 async def answer(client: ServerConnection) -> None:
     """Answer `_info` with a stream: its data, then `done`; anything else with `error`."""
     async for text in client:
-        items: list[dict[str, object]] = (
-            [
-                {"type": "data", "content_type": "_info", "content": {"backend": "smallest"}},
-                {"type": "done"},
-            ]
-            if (request := json.loads(text))["method"] == "_info"
-            else [{"type": "error", "message": f"Method not found: {request['method']}"}]
-        )
-        about = {"provenance": [], "plexus_hash": "0" * 16, "timestamp": int(time.time())}
-        stream = [
-            {
-                "method": "result",
-                "params": {"subscription": request["id"], "result": {**item, "metadata": about}},
-            }
-            for item in items
-        ]
-        for frame in ({"id": request["id"], "result": request["id"]}, *stream):
-            await client.send(json.dumps({"jsonrpc": "2.0", **frame}))
+        call = json.loads(text)
+        await client.send(json.dumps({"jsonrpc": "2.0", "id": call["id"], "result": call["id"]}))
+        for item in (INFO, {"type": "done"}) if call["method"] == "_info" else (UNKNOWN,):
+            params = {"subscription": call["id"], "result": {**item, "metadata": ABOUT}}
+            await client.send(json.dumps({"jsonrpc": "2.0", "method": "result", "params": params}))
 
 
 async def main() -> None:
-    """Serve on a free port and announce it, until Ctrl-C or SIGTERM."""
-    stop = asyncio.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    async with (
-        serve(answer, "127.0.0.1", 0) as server,
-        announce("smallest", port=next(iter(server.sockets)).getsockname()[1]),
-    ):
-        await stop.wait()
+    """Serve and announce it, until Ctrl-C or SIGTERM."""
+    async with serve(answer, "127.0.0.1", 4455) as server, announce("smallest", port=4455):
+        for number in (2, 15):  # SIGINT and SIGTERM
+            asyncio.get_running_loop().add_signal_handler(number, server.close)
+        await server.wait_closed()
 
 
 asyncio.run(main())
