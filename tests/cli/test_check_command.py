@@ -3,30 +3,69 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import socket
 import sqlite3
+import threading
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from plexus_registry.backend import Backend
+from plexus_registry.cli.check import ask_hub
+from plexus_registry.client import results
 from plexus_registry.config.settings import Settings
 from support.control import ctl
 from support.conversation import conversation
 from support.rust import make_rust_database
 from support.serving import Served, serving
+from support.timing import TIMEOUT_S
+
+PATIENT = ("--timeout", str(TIMEOUT_S))
+"""For those that answer: a slow machine is no fault of theirs."""
+
+
+@contextlib.contextmanager
+def hanging_up(heard: list[bytes] | None = None) -> Iterator[int]:
+    """Hear what each connection asks first, and end it; give the port."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def accept() -> None:
+            with contextlib.suppress(OSError):
+                while True:
+                    with listening.accept()[0] as sock:
+                        sock.settimeout(TIMEOUT_S)
+                        request = sock.recv(65536)
+                        if heard is not None:
+                            heard.append(request)
+
+        thread = threading.Thread(target=accept)
+        thread.start()
+        try:
+            yield listening.getsockname()[1]
+        finally:
+            listening.shutdown(socket.SHUT_RDWR)
+            thread.join(TIMEOUT_S)
+
+
+def backend(name: str, host: str, port: int) -> Backend:
+    """Return an entry as a registry gives it."""
+    given = {"name": name, "host": host, "port": port}
+    return results.LIST.read("", {"type": "backends", "backends": [given]})[0]
 
 
 def test_each_backend_is_asked_who_it_is(
     served: Served, settings: Settings, tmp_path: Path
 ) -> None:
-    """Reachable, unreachable, silent, no hub and another name are told apart, side by side."""
+    """Reachable, unreachable, no hub and another name are told apart, side by side."""
     hub = replace(settings, hub_namespace="prod", database=tmp_path / "hub.db")
     with (
         serving(hub) as prod,
-        socket.create_server(("127.0.0.1", 0)) as silent,
+        hanging_up() as foreign,
         conversation(served.url) as client,
     ):
         with socket.socket() as free:
@@ -36,12 +75,12 @@ def test_each_backend_is_asked_who_it_is(
             "prod": prod.port,
             "alias": prod.port,
             "nobody": nobody,
-            "silent": silent.getsockname()[1],
+            "foreign": foreign,
         }
         for name, port in ports.items():
             fields = {"name": name, "host": "127.0.0.1", "port": port}
             client.call("registry.register", fields)
-        url = ("--url", served.url, "--timeout", "1")
+        url = ("--url", served.url, *PATIENT)
         ended = ctl(tmp_path, *url, "check")
         found = {
             one["name"]: one for one in json.loads(ctl(tmp_path, *url, "check", "--json").stdout)
@@ -50,15 +89,23 @@ def test_each_backend_is_asked_who_it_is(
     assert ended.returncode == 1
     assert ended.stderr == "plexus-registryctl: 2 of 4 backends do not answer\n"
     assert [line.split("\t")[2] for line in ended.stdout.splitlines()] == [
-        *("ok", "FAILED", "ok", "FAILED")
+        *("ok", "FAILED", "FAILED", "ok")
     ]
     assert found["prod"]["reachable"]
     assert found["prod"]["latency_ms"] > 0
     assert found["prod"]["problem"] == ""
     assert found["alias"]["problem"] == "calls itself prod"
     assert found["nobody"]["problem"] == "Connection refused"
-    assert found["silent"]["problem"] == "no answer within 1 s"
+    assert "HTTP" in found["foreign"]["problem"]
     assert (sound.returncode, len(sound.stdout.splitlines())) == (0, 1)
+
+
+def test_silent_backend_has_its_time_and_no_more() -> None:
+    """It accepts a connection, or its system does for it, and says nothing."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        asked = backend("silent", "127.0.0.1", silent.getsockname()[1])
+        found = asyncio.run(ask_hub(asked, 0.2, None))
+    assert (found.reachable, found.problem) == (False, "no answer within 0.2 s")
 
 
 @pytest.mark.parametrize(
@@ -76,7 +123,7 @@ def test_address_that_is_none_is_one_failure(
         rust.execute(f"{changed} WHERE name = 'zeta'", ("127.0.0.1", "ws"))
         rust.commit()
     with serving(settings) as served:
-        ended = ctl(tmp_path, "--url", served.url, "--timeout", "1", "check")
+        ended = ctl(tmp_path, "--url", served.url, *PATIENT, "check")
     assert ended.returncode == 1
     assert ended.stderr == "plexus-registryctl: 2 of 2 backends do not answer\n"
     assert [line.split("\t")[0] for line in ended.stdout.splitlines()] == ["alpha", "zeta"]
@@ -84,14 +131,12 @@ def test_address_that_is_none_is_one_failure(
 
 def test_token_is_not_sent_to_backends(settings: Settings, served: Served, tmp_path: Path) -> None:
     """A backend must not learn what lets one write in the registry."""
-    with socket.create_server(("127.0.0.1", 0)) as thief, conversation(served.url) as client:
-        port = thief.getsockname()[1]
+    heard: list[bytes] = []
+    with hanging_up(heard) as port, conversation(served.url) as client:
         client.call("registry.register", {"name": "thief", "host": "127.0.0.1", "port": port})
-        arguments = ("--url", served.url, "--timeout", "1", "check")
+        arguments = ("--url", served.url, *PATIENT, "check")
         ctl(tmp_path, *arguments, PLEXUS_REGISTRY_TOKEN="secret")
-        accepted, _ = thief.accept()
-        with accepted:
-            request = accepted.recv(65536)
+    [request] = heard
     assert b"Upgrade: websocket" in request
     assert b"secret" not in request
 
