@@ -18,6 +18,7 @@ from plexus_registry.cli.entries import unknown
 from plexus_registry.cli.exits import Exit, Failure
 from plexus_registry.cli.output import json_option, tell_json, tell_table
 from plexus_registry.cli.target import Target, entries
+from plexus_registry.client import names
 from plexus_registry.client.connection import Connection
 from plexus_registry.client.opening import INFO_MAX_BYTES
 from plexus_registry.errors import PlexusRegistryError, Unreachable
@@ -66,7 +67,7 @@ def check(target: Target, *, names: tuple[str, ...], as_json: bool) -> None:
         raise Failure(Exit.REFUSED, unknown(missing[0]))
     wanted = [known[name] for name in dict.fromkeys(names)] if names else list(known.values())
     with _progress(len(wanted)) as advance:
-        found = asyncio.run(_ask_all(wanted, target.timeout_s, target.ca_file, advance))
+        found = asyncio.run(ask_all(wanted, target.timeout_s, target.ca_file, advance))
     if as_json:
         tell_json([asdict(one) for one in found])
     else:
@@ -86,7 +87,7 @@ def check(target: Target, *, names: tuple[str, ...], as_json: bool) -> None:
         raise Failure(Exit.REFUSED, f"{failed} of {len(found)} backends do not answer")
 
 
-async def _ask_all(
+async def ask_all(
     backends: Sequence[Backend],
     timeout_s: float,
     ca_file: Path | None,
@@ -97,6 +98,7 @@ async def _ask_all(
 
     async def one(backend: Backend) -> Finding:
         async with free:
+            await names.room()  # not part of the backend's time
             found = await ask_hub(backend, timeout_s, ca_file)
         advance()
         return found

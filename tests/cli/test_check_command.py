@@ -16,11 +16,13 @@ from pathlib import Path
 import pytest
 
 from plexus_registry.backend import Backend
-from plexus_registry.cli.check import ask_hub
+from plexus_registry.cli.check import AT_ONCE, Finding, ask_all, ask_hub
 from plexus_registry.client import results
 from plexus_registry.config.settings import Settings
+from support.clocks import put_forward
 from support.control import ctl
 from support.conversation import conversation
+from support.resolver import MUTE, Resolver, mute_resolver
 from support.rust import make_rust_database
 from support.serving import Served, serving
 from support.timing import TIMEOUT_S
@@ -106,6 +108,28 @@ def test_silent_backend_has_its_time_and_no_more() -> None:
         asked = backend("silent", "127.0.0.1", silent.getsockname()[1])
         found = asyncio.run(ask_hub(asked, 0.2, None))
     assert (found.reachable, found.problem) == (False, "no answer within 0.2 s")
+
+
+def test_names_that_nobody_resolves_are_no_matter_to_other_backends(served: Served) -> None:
+    """As many as there may be: one that answers is told as such while all others wait."""
+    lost = [backend(f"n{number}", f"n{number}{MUTE}", 1) for number in range(AT_ONCE - 1)]
+    time_s = 3600.0
+    sound = backend("registry-hub", "localhost", served.port)
+
+    async def run(resolver: Resolver) -> list[Finding]:
+        def advance() -> None:
+            done.append(True)
+            if len(done) == 1:  # the sound one: nothing else makes the time of the others pass
+                put_forward(asyncio.get_running_loop(), time_s)
+
+        done: list[bool] = []
+        return await ask_all([*lost, sound], time_s, None, advance)
+
+    with mute_resolver() as resolver:
+        *unresolved, found = asyncio.run(run(resolver))
+    assert (found.reachable, found.problem) == (True, "")
+    reason = "its name was not resolved within 3600 s"
+    assert {one.problem for one in unresolved} == {reason}
 
 
 @pytest.mark.parametrize(

@@ -244,6 +244,19 @@ def test_server_of_something_else() -> None:
         assert unreachable(f"ws://127.0.0.1:{port}")
 
 
+def test_server_that_sends_one_elsewhere_is_not_followed() -> None:
+    """Whom to talk to, and to give a token to, is not for it to say; where it points is told."""
+
+    def redirect(sock: socket.socket) -> None:
+        sock.recv(4096)
+        head = b"HTTP/1.1 301 Moved\r\nLocation: wss://elsewhere.example/\r\n"
+        sock.sendall(head + b"Content-Length: 0\r\nConnection: close\r\n\r\n")
+
+    with tcp_server(redirect) as port:
+        reason = unreachable(f"ws://127.0.0.1:{port}")
+    assert reason == 'it is not there, but at "wss://elsewhere.example/"'
+
+
 def test_server_that_does_not_accept() -> None:
     """The time is the caller's, also for the handshake."""
     with socket.create_server(("127.0.0.1", 0)) as silent:
