@@ -232,7 +232,8 @@ async def test_registry_is_looked_for_before_each_attempt(
             listing = asyncio.create_task(registry.list())
             await refused(registry)
             put_forward(asyncio.get_running_loop(), TIMEOUT_S)
-            with pytest.raises(Unreachable, match=f":{port}: Connection refused"):
+            # On a machine that is slow, the next attempt is under way when its time ends.
+            with pytest.raises(Unreachable, match=f":{port}: (Connection refused|no answer)"):
                 await listing
             path.parent.mkdir()
             with socket.socket(socket.AF_UNIX) as sock:
