@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import re
+import sqlite3
 import time
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,7 @@ from plexus_registry.config.settings import Settings
 from support.certificates import Authority
 from support.conversation import Conversation, conversation
 from support.daemon import daemon
+from support.rust import make_rust_database
 from support.serving import Served, serving
 from support.timing import wait_until
 
@@ -104,6 +107,28 @@ def test_changes_are_shown_as_they_happen(opened: Page, hub: Conversation) -> No
     opened.wait_for_text(f"{first} td.source", "inactive")
     hub.call("registry.delete", {"name": "a-new-one"})
     opened.wait_for_names(*ALL)
+
+
+def test_times_that_no_calendar_reaches_are_shown(page: Page, settings: Settings) -> None:
+    """A database of the Rust program may hold any number; the other rows and times are there."""
+    make_rust_database(settings.database)
+    with contextlib.closing(sqlite3.connect(settings.database)) as connection:
+        connection.execute("UPDATE backends SET last_seen = 9000000000000 WHERE name = 'zeta'")
+        connection.execute("UPDATE backends SET last_seen = -9000000000000 WHERE name = 'alpha'")
+        connection.commit()
+    with serving(settings) as served, conversation(served.url) as client:
+        page.open(page_of(served))
+        wait_until(lambda: {"zeta", "alpha"} <= set(page.names), "the rows")
+        seen = dict(zip(page.names, page.column("time"), strict=True))
+        assert seen["zeta"] == "in the future"
+        assert seen["alpha"].endswith(" days ago")
+        register(client, "later")
+        wait_until(lambda: "later" in page.names, "what comes later")
+        client.call("registry.ping", "zeta")
+        wait_until(
+            lambda: words_of_age(client, "zeta").intersection(page.column("time")), "the time now"
+        )
+        assert page.text("#pill") == "Live"
 
 
 def test_a_reload_that_failed_is_shown_until_one_is_done(
