@@ -262,6 +262,44 @@ def test_focus_stays_where_it_is_when_the_table_changes(opened: Page, hub: Conve
     assert label == f"Copy the URL of {ALL[2]}"
 
 
+@pytest.mark.parametrize("focused", ["one that stays", "the one that moves"])
+def test_row_that_finds_another_place_is_the_only_one_that_moves(
+    opened: Page, hub: Conversation, focused: str
+) -> None:
+    """It alone is taken out and put in again; whatever had the focus has it still."""
+    for _ in range(2):  # the second time the other way round: seen the longest time ago first
+        opened.one("button[data-key=seen]").click()
+    first, second = opened.names[:2]
+    label = f"Copy the URL of {second if focused == 'one that stays' else first}"
+    opened.run(
+        """
+        document.querySelector(`[aria-label="${arguments[0]}"]`).focus();
+        window.moved = [];
+        new MutationObserver((changes) => {
+          for (const { removedNodes } of changes)
+            for (const node of removedNodes) moved.push(node.querySelector("bdi").textContent);
+        }).observe(document.querySelector("#rows"), { childList: true });
+        """,
+        label,
+    )
+    hub.call("registry.ping", {"name": first})
+    wait_until(lambda: opened.names[0] == second, "the other order")
+    assert opened.run("return moved") == [first]
+    assert opened.run("return document.activeElement.ariaLabel") == label
+
+
+def test_rows_are_in_order_whatever_moved(opened: Page, hub: Conversation) -> None:
+    """Several at once, some of which are new, and some of which are gone."""
+    opened.one("button[data-key=url]").click()
+    for port, name in enumerate(("notes", "dev", "staging", "prod"), 1):
+        hub.call("registry.update", {"name": name, "host": "m", "port": port})
+    hub.call("registry.delete", {"name": "music"})
+    register(hub, "a-new-one")
+    register(hub, "z-new-one", host="z")
+    wait_until(lambda: len(opened.names) == 8 and "z-new-one" in opened.names, "the changes")
+    wait_until(lambda: opened.column("code") == sorted(opened.column("code")), "the order")
+
+
 def test_a_click_copies_an_address(opened: Page) -> None:
     """To the clipboard, and the button says so for a while."""
     opened.cdp(
