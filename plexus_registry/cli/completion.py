@@ -1,14 +1,25 @@
 # SPDX-License-Identifier: AGPL-3.0-only
-"""What a shell's Tab key offers for the name of a backend: those that the registry has now."""
+"""What a shell's Tab key offers for the name of a backend: those that the registry has now.
+
+Also which of the words before the cursor is the one to complete, as bash and fish pass the line.
+"""
 
 from __future__ import annotations
 
 import logging
+import os
 import re
 from pathlib import Path
 
 import click
-from click.shell_completion import CompletionItem
+from click.shell_completion import (
+    BashComplete,
+    CompletionItem,
+    FishComplete,
+    ShellComplete,
+    add_completion_class,
+    split_arg_string,
+)
 
 from plexus_registry.backend import Backend
 from plexus_registry.cli.output import safe
@@ -33,9 +44,7 @@ def complete_names(
     """
     logging.disable()
     given = context.find_root().params
-    token_file, ca_file = given.get("token_file"), given.get("ca_file")
-    assert token_file is None or isinstance(token_file, Path)
-    assert ca_file is None or isinstance(ca_file, Path)
+    token_file, ca_file = (_expanded(given.get(name)) for name in ("token_file", "ca_file"))
     target = Target(given.get("url"), TIMEOUT_S, token_file=token_file, ca_file=ca_file)
 
     async def ask(registry: Connection) -> list[Backend]:
@@ -53,3 +62,34 @@ def complete_names(
         and one.name not in on_line
         and _PLAIN.fullmatch(one.name)
     ][:OFFERED_MAX]
+
+
+def _expanded(path: Path | None) -> Path | None:
+    """Do what the shell does before it runs the command: here the line is as it was typed."""
+    return None if path is None else Path(os.path.expandvars(path.expanduser()))
+
+
+class _UpToCursor(ShellComplete):
+    """The line is given up to the cursor, as one text."""
+
+    def get_completion_args(self) -> tuple[list[str], str]:
+        """Return the words before the one to complete, and that one, empty if it is a new one.
+
+        Both without their quotes. The shells count words in other ways than the split that click
+        makes, so the number that they give is not the one of that word.
+        """
+        line = os.environ["COMP_WORDS"]
+        _, *words = split_arg_string(line)
+        # Another letter goes on with the last word, unless that one has ended.
+        is_new = len(split_arg_string(f"{line}x")) > len(words) + 1
+        return (words, "") if is_new or not words else (words[:-1], words[-1])
+
+
+@add_completion_class
+class _Bash(_UpToCursor, BashComplete):
+    """Bash, with packaging/completions/bash."""
+
+
+@add_completion_class
+class _Fish(_UpToCursor, FishComplete):
+    """Fish, with packaging/completions/fish."""

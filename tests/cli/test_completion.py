@@ -14,10 +14,12 @@ from pathlib import Path
 
 import pytest
 
-from support.control import MAIN, ctl, environment_of
+from plexus_registry.config.settings import Settings
+from support.certificates import Authority
+from support.control import MAIN, ctl, done, environment_of
 from support.conversation import conversation
 from support.puppet import Peer, in_loop, puppet
-from support.serving import Served
+from support.serving import Served, serving
 from support.timing import TIMEOUT_S
 
 SCRIPT = Path(__file__).parents[2] / "packaging/completions/bash/plexus-registryctl"
@@ -46,6 +48,7 @@ def offered(home: Path, bin: Path, line: str, url: str) -> list[str]:
     environ["PATH"] = f"{bin}:{os.environ['PATH']}"
     done = subprocess.run(
         ["bash", "-c", script],
+        cwd=home,
         env=environ,
         capture_output=True,
         text=True,
@@ -78,6 +81,57 @@ def test_names_of_backends_are_offered_as_they_are_now(
     assert offered(tmp_path, bin, several, served.url) == ["prod:2"]
     elsewhere = f"plexus-registryctl --url {served.url} url st"
     assert offered(tmp_path, bin, elsewhere, "ws://127.0.0.1:1") == ["stage"]
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ('update --description "My own" v', ["vault"]),
+        ("update --description 'My own' v", ["vault"]),
+        (r"update --description My\ own v", ["vault"]),
+        ('update --description "My own" --na', ["--namespace"]),
+        ('update --description "" v', ["vault"]),
+        ('get "v', ["vault"]),
+        ("get 'v", ["vault"]),
+        ('update --description "My v', []),
+        ('delete "vault" ', ["other"]),
+    ],
+)
+def test_words_in_quotes_are_one_word(
+    served: Served, tmp_path: Path, bin: Path, words: str, expected: list[str]
+) -> None:
+    """What follows them is completed, and so is one whose quote is still open."""
+    for name in ("vault", "other"):
+        ctl(tmp_path, "--url", served.url, "register", name, "ws://h:1")
+    assert offered(tmp_path, bin, f"plexus-registryctl {words}", served.url) == expected
+
+
+PATHS = ['"my file"', "'my file'", r"my\ file", "~/file", "$HOME/file", '"${HOME}/file"']
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_files_on_the_line_are_found_as_the_shell_would(
+    served: Served, tmp_path: Path, bin: Path, path: str
+) -> None:
+    """With quotes, a tilde and variables: names are asked for with the token of that file."""
+    ctl(tmp_path, "--url", served.url, "register", "vault", "ws://h:1")
+    for name in ("my file", "file"):
+        (tmp_path / name).write_text("plexus_token\n")
+    line = f"plexus-registryctl --token-file {path} get v"
+    assert offered(tmp_path, bin, line, served.url) == ["vault"]
+
+
+def test_authorities_on_the_line_are_found_as_the_shell_would(
+    settings: Settings, tmp_path: Path, bin: Path
+) -> None:
+    """Names are asked for over TLS, too."""
+    authority = Authority(tmp_path)
+    with serving(authority.issue().secure(settings)) as served:
+        url = f"wss://127.0.0.1:{served.port}"
+        options = ("--ca-file", str(authority.file), "--url", url)
+        done(ctl(tmp_path, *options, "register", "vault", "ws://h:1"))
+        line = f"plexus-registryctl --ca-file ~/{authority.file.name} get v"
+        assert offered(tmp_path, bin, line, url) == ["vault"]
 
 
 def test_nothing_is_offered_and_nothing_said_where_nobody_answers(
