@@ -117,6 +117,8 @@ class Declaration(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     protocol: str = DEFAULT_PROTOCOL
     description: str | None = None
     namespace: str | None = None
+    version: str | None = None
+    metadata: str | None = None
 
     @property
     def address(self) -> Address:
@@ -129,6 +131,8 @@ class Declaration(msgspec.Struct, frozen=True, kw_only=True, gc=False):
             self.address == backend.address
             and self.description == backend.description
             and self.namespace == backend.namespace
+            and self.version == backend.version
+            and self.metadata == backend.metadata
         )
 
 
@@ -305,7 +309,12 @@ def check_metadata(value: object, limits: TextLimits = DEFAULT_LIMITS) -> str | 
         except (TypeError, ValueError, RecursionError):
             accepted = f"text or a JSON value of at most {limits.metadata} characters"
             raise InvalidValue("metadata", value, accepted) from None
-    return check_text("metadata", text, limits.metadata, "max_metadata_size")
+    return check_metadata_text(text, limits)
+
+
+def check_metadata_text(value: object, limits: TextLimits = DEFAULT_LIMITS) -> str | None:
+    """Return metadata that have to be text already, None if empty. See `check_text`."""
+    return check_text("metadata", value, limits.metadata, "max_metadata_size")
 
 
 def parse_url(text: str) -> Address:
@@ -342,6 +351,8 @@ DECLARED_FIELDS: dict[str, Callable[[object], object]] = {
     "protocol": check_protocol,
     "description": check_description,
     "namespace": check_namespace,
+    "version": check_version,
+    "metadata": check_metadata_text,
 }
 """The keys of a ``[[backend]]`` table, in their order, each with its check."""
 
@@ -369,7 +380,10 @@ def check_declaration(
         for key in table
         if key not in DECLARED_FIELDS
     ]
-    checks = DECLARED_FIELDS | {"description": partial(check_description, limits=limits)}
+    checks = DECLARED_FIELDS | {
+        "description": partial(check_description, limits=limits),
+        "metadata": partial(check_metadata_text, limits=limits),
+    }
     for field, check in checks.items():
         if field in table:
             try:

@@ -44,6 +44,8 @@ class Update(msgspec.Struct, frozen=True, kw_only=True):
     protocol: str | None = None
     description: str | None = None
     namespace: str | None = None
+    version: str | None = None
+    metadata: Any = None
 
 
 class Delete(msgspec.Struct, frozen=True):
@@ -185,12 +187,7 @@ def _not_found(name: str) -> str:
 def _new_entry(declaration: Declaration, source: Source, at: Terms) -> Backend:
     return Backend(
         id=at.new_id(),
-        name=declaration.name,
-        host=declaration.host,
-        port=declaration.port,
-        protocol=declaration.protocol,
-        description=declaration.description,
-        namespace=declaration.namespace,
+        **msgspec.structs.asdict(declaration),
         source=source,
         is_active=True,
         registered_at=at.now,
@@ -289,6 +286,10 @@ def _update(view: View, request: Update, at: Terms) -> Decision:
             changed["description"] = fields.check_description(request.description, at.limits)
         if request.namespace is not None:
             changed["namespace"] = fields.check_namespace(request.namespace)
+        if request.version is not None:
+            changed["version"] = fields.check_version(request.version)
+        if request.metadata is not None:
+            changed["metadata"] = fields.check_metadata(request.metadata, at.limits)
     except InvalidValue as fault:
         return Decision(Failed(f"Failed to update backend: {fault}"))
     entry = _replace(held, **changed, source=Source.MANUAL, updated_at=at.now)
@@ -346,17 +347,8 @@ def _declare(view: View, request: Declare, at: Terms) -> Decision:
 
 
 def _declared_entry(held: Backend, declaration: Declaration, source: Source, now: int) -> Backend:
-    return _replace(
-        held,
-        host=declaration.host,
-        port=declaration.port,
-        protocol=declaration.protocol,
-        description=declaration.description,
-        namespace=declaration.namespace,
-        source=source,
-        is_active=True,
-        updated_at=now,
-    )
+    said = msgspec.structs.asdict(declaration)
+    return _replace(held, **said, source=source, is_active=True, updated_at=now)
 
 
 def _may_go(held: Backend, removable: frozenset[str] | None) -> bool:

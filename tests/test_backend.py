@@ -303,8 +303,6 @@ def test_metadata_without_a_fitting_json_text_is_refused(value: object) -> None:
 
 CHECKS: dict[str, Callable[[Any], object]] = {
     **fields.DECLARED_FIELDS,
-    "version": fields.check_version,
-    "metadata": fields.check_metadata,
     "url": fields.parse_url,
     "backend": fields.parse_declaration,
 }
@@ -459,11 +457,38 @@ def test_a_table_with_all_keys_is_a_declaration() -> None:
         "protocol": "wss",
         "description": "Production",
         "namespace": "",
+        "version": "1.2",
+        "metadata": '{"pid":7}',
     }
-    assert fields.check_declaration(table) == (
-        Declaration(name="prod", host="::1", port=443, protocol="wss", description="Production"),
-        [],
+    declaration = Declaration(
+        name="prod",
+        host="::1",
+        port=443,
+        protocol="wss",
+        description="Production",
+        version="1.2",
+        metadata='{"pid":7}',
     )
+    assert fields.check_declaration(table) == (declaration, [])
+
+
+@pytest.mark.parametrize("value", [{"pid": 7}, 1.2, ["x"]])
+@pytest.mark.parametrize("field", ["version", "metadata"])
+def test_version_and_metadata_are_declared_as_texts(field: str, value: object) -> None:
+    """A table or a number is a fault: what a file says is what the entry has."""
+    table = {"name": "dev", "host": "a", "port": 1, field: value}
+    declaration, (fault,) = fields.check_declaration(table)
+    assert declaration is None
+    assert fault.message.startswith(f"{field}: ")
+    assert "is not accepted, expected text of at most " in fault.message
+
+
+def test_declared_metadata_may_be_as_long_as_the_limits_say() -> None:
+    """As that of registrations, though there it is left out and here it is a fault."""
+    table = {"name": "dev", "host": "a", "port": 1, "metadata": "x" * 9}
+    assert fields.check_declaration(table, fields.TextLimits(metadata=9))[1] == []
+    _, (fault,) = fields.check_declaration(table, fields.TextLimits(metadata=8))
+    assert fault.message.endswith("(setting max_metadata_size)")
 
 
 def test_protocol_and_texts_need_not_be_declared() -> None:
@@ -483,7 +508,7 @@ def test_every_fault_of_a_table_is_reported() -> None:
         *("name", "host", "port", "protocol", "description"),
     ]
     messages = [fault.message for fault in faults]
-    accepted = "name, host, port, protocol, description, namespace"
+    accepted = "name, host, port, protocol, description, namespace, version, metadata"
     assert messages[0] == f'unknown key "nmae", expected one of {accepted}'
     assert messages[2] == "name: the key is missing"
     assert messages[4] == "port: 0 is not accepted, expected an integer from 1 to 65535"
@@ -508,6 +533,8 @@ def test_a_table_without_a_required_key_is_refused(missing: str) -> None:
         ("protocol", "wss"),
         ("description", None),
         ("namespace", "hub"),
+        ("version", "2"),
+        ("metadata", "m"),
     ],
 )
 def test_a_declaration_describes_an_entry_that_has_all_its_fields(
@@ -515,7 +542,7 @@ def test_a_declaration_describes_an_entry_that_has_all_its_fields(
 ) -> None:
     """Each declared field counts, and none that a declaration cannot hold."""
     declaration = Declaration(name="dev", host="a", port=1, description="d")
-    held = entry("dev", host="a", port=1, description="d", version="2", is_active=False)
+    held = entry("dev", host="a", port=1, description="d", is_active=False)
     assert declaration.describes(held)
     assert not declaration.describes(msgspec.structs.replace(held, **{field: value}))
 

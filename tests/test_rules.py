@@ -311,8 +311,13 @@ def test_an_announcement_of_a_name_set_on_purpose_is_a_sign_of_life(
         ("protocol", "wss", "wss"),
         ("description", "new", "new"),
         ("namespace", "new", "new"),
+        ("version", "new", "new"),
+        ("metadata", "new", "new"),
+        ("metadata", {"pid": 7}, '{"pid":7}'),
         ("description", "", None),
         ("namespace", "", None),
+        ("version", "", None),
+        ("metadata", "", None),
     ],
 )
 def test_update_changes_what_is_given_and_the_time_of_change(
@@ -339,6 +344,8 @@ def test_update_makes_any_entry_manual(held: Source) -> None:
         ({"protocol": ""}, 'protocol: ""'),
         ({"description": "\x00"}, 'description: "\\u0000"'),
         ({"namespace": "x" * 257}, 'namespace: "xxx'),
+        ({"version": "x" * 129}, 'version: "xxx'),
+        ({"metadata": "x" * 16385}, 'metadata: "xxx'),
     ],
 )
 def test_update_refuses_a_field_that_is_not_accepted(fields: dict[str, Any], message: str) -> None:
@@ -446,12 +453,10 @@ def test_declarations_are_added_changed_and_removed() -> None:
 
 def test_declared_texts_are_followed_too() -> None:
     """A text that is no longer declared is no longer there."""
-    held = entry("dev", source=Source.FILE, description="old", namespace="old", version="1")
-    request = declare(file=(declaration("dev", description="new"),))
-    (change,) = decided(held, request=request).changes
-    assert change == Put(
-        entry("dev", source=Source.FILE, description="new", version="1", updated_at=NOW)
-    )
+    held = entry("dev", source=Source.FILE, **FULL)
+    new: dict[str, Any] = {"description": "new", "version": "2"}
+    (change,) = decided(held, request=declare(file=(declaration("dev", **new),))).changes
+    assert change == Put(entry("dev", source=Source.FILE, **new, updated_at=NOW))
 
 
 def test_declarations_that_are_followed_already_change_nothing() -> None:

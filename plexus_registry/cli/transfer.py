@@ -197,12 +197,20 @@ async def _carry_out(registry: Connection, step: dict[str, Any], declaration: De
     fields = {field: getattr(declaration, field) for field in DECLARED_FIELDS}
     try:
         if step["action"] == "added":
-            await results.REGISTER.ask(registry, fields)
+            _compare(step, declaration, await results.REGISTER.ask(registry, fields))
         elif step["action"] == "changed":
             # An empty text clears, null would keep.
             cleared = {key: "" if value is None else value for key, value in fields.items()}
-            await results.UPDATE.ask(registry, cleared)
+            _compare(step, declaration, await results.UPDATE.ask(registry, cleared))
             if "state" in step["changes"]:
                 await results.PING.ask(registry, {"name": declaration.name})
     except Refused as refusal:
         step["error"] = str(refusal)
+
+
+def _compare(step: dict[str, Any], declaration: Declaration, entry: Backend) -> None:
+    """Note what is not as declared: registries pass over such extras as they do not take."""
+    extras = ("version", "metadata")
+    missed = [name for name in extras if getattr(entry, name) != getattr(declaration, name)]
+    if missed:
+        step["error"] = f"done but for {' and '.join(missed)}, which the registry does not take"

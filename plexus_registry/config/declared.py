@@ -56,6 +56,9 @@ _EXAMPLE_HEAD = """\
 #   protocol     "ws" (default) or "wss"
 #   description  text of at most 1024 characters, unless max_description_size says otherwise
 #   namespace    text of at most 256 characters
+#   version      of the backend: text of at most 128 characters
+#   metadata     text, such as JSON, of at most 16384 characters, unless max_metadata_size says
+#                otherwise
 #
 # Files backends.d/*.toml beside this one are read after it, in the order of their names.
 #

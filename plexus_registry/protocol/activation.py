@@ -103,7 +103,7 @@ class Activation:
         self._submit("register", request, client, reply)
 
     def _update(self, values: Sequence[Any], client: Client, reply: Reply) -> None:
-        name, host, port, protocol, description, namespace = values
+        name, host, port, protocol, description, namespace, version, metadata = values
         request = rules.Update(
             name=name,
             host=host,
@@ -111,6 +111,8 @@ class Activation:
             protocol=protocol,
             description=description,
             namespace=namespace,
+            version=version,
+            metadata=metadata,
         )
         self._submit("update", request, client, reply)
 

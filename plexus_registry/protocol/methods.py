@@ -94,6 +94,8 @@ REGISTRY_METHODS: Final = (
             Parameter("protocol", PROTOCOL, "ws or wss"),
             Parameter("description", STRING, "New text"),
             Parameter("namespace", STRING, "New routing namespace"),
+            Parameter("version", STRING, "New version of the backend"),
+            Parameter("metadata", ANY, "Any JSON, stored as text"),
         ),
         is_write=True,
         right=Right.WRITE,

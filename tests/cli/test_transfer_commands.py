@@ -13,6 +13,7 @@ import subprocess
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -38,7 +39,22 @@ host = "::1"
 port = 2
 protocol = "wss"
 namespace = "n"
+version = "1.2-β"
+metadata = '''
+{"labels": ["a", "b"]}'''
 """
+
+
+FULL = {
+    "name": "full",
+    "host": "h",
+    "port": 3,
+    "description": "D",
+    "namespace": "n",
+    "version": "0.4.2",
+    "metadata": {"pid": 7, "text": 'quoted "text"\n\\ größe'},
+}
+"""What a hub may register."""
 
 
 @pytest.fixture
@@ -64,6 +80,44 @@ def test_exported_entries_load_back_as_they_were(
     assert declared.read_one(out) == declared.read_one(file)
     printed = control(served, tmp_path, "export").stdout
     assert printed == out.read_text(encoding="utf-8")
+
+
+def test_all_that_an_entry_says_of_itself_comes_along(settings: Settings, tmp_path: Path) -> None:
+    """Version and metadata too: into another registry by `import`, and into one by its file."""
+    file, log = tmp_path / "out.toml", {"id", "source", "registered_at", "created_at", "updated_at"}
+
+    def entries_of(served: Served) -> list[dict[str, Any]]:
+        with conversation(served.url) as client:
+            found = client.call("registry.list").content["backends"]
+        return [{key: one[key] for key in one.keys() - log} for one in found]
+
+    with serving(settings) as served, conversation(served.url) as client:
+        client.call("registry.register", FULL)
+        assert control(served, tmp_path, "export", file).returncode == 0
+        expected = entries_of(served)
+    assert expected[0].keys() >= FULL.keys()
+    imported = replace(settings, database=settings.database.with_name("imported.db"))
+    with serving(imported) as served:
+        assert control(served, tmp_path, "import", file).returncode == 0
+        assert entries_of(served) == expected
+        assert "1 unchanged" in control(served, tmp_path, "import", file).stdout
+    followed = settings.database.with_name("followed.db")
+    with serving(replace(settings, database=followed, config=file)) as served:
+        assert entries_of(served) == expected
+
+
+def test_import_changes_and_clears_version_and_metadata(served: Served, tmp_path: Path) -> None:
+    """As it does with the other texts."""
+    file = tmp_path / "changed.toml"
+    file.write_text('[[backend]]\nname = "full"\nhost = "h"\nport = 3\nversion = "2"\n')
+    with conversation(served.url) as client:
+        client.call("registry.register", FULL)
+        shown = control(served, tmp_path, "import", file).stdout
+        found = client.call("registry.get", "full").content["backend"]
+    assert 'version: "0.4.2" -> "2"' in shown
+    assert re.search(r"metadata: .* -> none", shown)
+    assert found["version"] == "2"
+    assert "metadata" not in found
 
 
 def test_export_replaces_no_file_unless_forced(served: Served, tmp_path: Path, file: Path) -> None:
@@ -121,7 +175,7 @@ def test_import_of_a_faulty_file_does_nothing(served: Served, tmp_path: Path) ->
     """The fault is told with its line; a file that is not there as such."""
     bad = tmp_path / "bad.toml"
     bad.write_text(f'{TWO}\n[[backend]]\nname = "c"\nhost = "h"\nport = 0\n', encoding="utf-8")
-    assert f"{bad}:18: port: 0 is not accepted" in failed(
+    assert f"{bad}:21: port: 0 is not accepted" in failed(
         control(served, tmp_path, "import", bad), 78
     )
     assert control(served, tmp_path, "list").stdout == ""
@@ -200,6 +254,19 @@ def test_import_tells_what_the_registry_refuses(
     assert ended.returncode == 1
     assert "1 of 2 were not imported" in ended.stderr
     assert ended.stdout.splitlines()[0] == "+ a"
+
+
+def test_import_tells_what_the_registry_leaves_out(
+    settings: Settings, tmp_path: Path, file: Path
+) -> None:
+    """A registration whose metadata are too long is done without them; a change is refused."""
+    with serving(replace(settings, max_metadata_size=3)) as served:
+        added = control(served, tmp_path, "import", file)
+        changed = control(served, tmp_path, "import", file)
+    assert (added.returncode, changed.returncode) == (1, 1)
+    told = "b: done but for metadata, which the registry does not take"
+    assert added.stderr.splitlines()[0] == f"plexus-registryctl: {told}"
+    assert "b: Failed to update backend: metadata: " in changed.stderr
 
 
 def test_what_was_refused_is_not_counted_as_done(

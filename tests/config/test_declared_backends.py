@@ -253,6 +253,7 @@ BACKENDS = st.builds(
     description=st.none() | TEXT,
     namespace=st.none() | TEXT,
     version=st.none() | TEXT,
+    metadata=st.none() | TEXT,
     source=st.sampled_from(Source),
     is_active=st.booleans(),
     registered_at=st.just(0),

@@ -243,6 +243,15 @@ def changed_on_purpose() -> tuple[dict[str, Any], dict[str, Any]]:
             "default": None,
         },
     }
+    # So that an import can change and clear what a registration may set.
+    methods["update"]["params"]["properties"] |= {
+        "version": {
+            "description": "New version of the backend",
+            "type": ["string", "null"],
+            "default": None,
+        },
+        "metadata": {"description": "Any JSON, stored as text", "default": None},
+    }
     # A large registry is listed in pages.
     methods["list"]["params"]["properties"] |= {
         "limit": {

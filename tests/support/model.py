@@ -13,6 +13,8 @@ from plexus_registry.backend import Declaration, Source
 from plexus_registry.rules import Declare, Register, Update
 
 Entry = dict[str, Any]
+TEXT_KEYS = ("description", "namespace", "version", "metadata")
+KEYS = ("host", "port", "protocol", *TEXT_KEYS)
 
 
 def ids() -> Callable[[], str]:
@@ -46,7 +48,7 @@ class Model:
     def register(self, request: Register, now: int) -> Entry:
         """Rows one to five."""
         address = {"host": request.host, "port": request.port, "protocol": request.protocol or "ws"}
-        texts = {key: getattr(request, key) for key in ("description", "namespace", "version")}
+        texts = {key: getattr(request, key) for key in TEXT_KEYS}
         given = address | {key: text for key, text in texts.items() if text}
         held = self.entries.get(request.name)
         if held is None:
@@ -66,7 +68,7 @@ class Model:
         if held is None:
             return {"type": "error"}
         held |= {"source": "manual", "updated_at": now}
-        for key in ("host", "port", "protocol", "description", "namespace"):
+        for key in KEYS:
             value = getattr(request, key)
             if value == "":
                 held.pop(key, None)
@@ -99,22 +101,21 @@ class Model:
         """Name by name: who declares it, who holds it, and which of them stands higher."""
         counts: Entry = {"type": "reloaded", "count": 0, "updated": 0, "removed": 0, "unchanged": 0}
         file = request.file or {}
-        keys = ("host", "port", "protocol", "description", "namespace")
         for name in [*file, *(name for name in request.env if name not in file)]:
             source = "env" if name in request.env else "file"
             declared = request.env[name] if source == "env" else file[name]
-            fields = {key: getattr(declared, key) for key in keys}
+            fields = {key: getattr(declared, key) for key in KEYS}
             given = {key: value for key, value in fields.items() if value is not None}
             held = self.entries.get(name)
             if held is None:
                 self.new(name, source, now, given)
                 counts["count"] += 1
             elif held["source"] == "manual" or (
-                held["source"] == source and {key: held.get(key) for key in keys} == fields
+                held["source"] == source and {key: held.get(key) for key in KEYS} == fields
             ):
                 counts["unchanged"] += 1
             else:
-                for key in keys:
+                for key in KEYS:
                     held.pop(key, None)
                 held |= given | {"source": source, "is_active": True, "updated_at": now}
                 counts["updated"] += 1
@@ -156,6 +157,8 @@ def declarations(texts: st.SearchStrategy[str | None]) -> st.SearchStrategy[dict
         protocol=PROTOCOLS,
         description=texts,
         namespace=texts,
+        version=texts,
+        metadata=texts,
     )
     return st.lists(one, max_size=3).map(lambda several: {each.name: each for each in several})
 
@@ -169,6 +172,7 @@ REGISTERS = st.builds(
     description=TEXTS,
     namespace=TEXTS,
     version=TEXTS,
+    metadata=TEXTS,
     source=st.sampled_from([Source.AUTO, Source.MANUAL]),
 )
 UPDATES = st.builds(
@@ -179,6 +183,8 @@ UPDATES = st.builds(
     protocol=st.none() | PROTOCOLS,
     description=TEXTS,
     namespace=TEXTS,
+    version=TEXTS,
+    metadata=TEXTS,
 )
 DECLARES = st.builds(
     Declare,

@@ -15,12 +15,6 @@ from plexus_registry.catalog import Catalog
 
 Json = dict[str, Any]
 
-_CHECKS = {
-    **backend.DECLARED_FIELDS,
-    "version": backend.check_version,
-    "metadata": backend.check_metadata,
-}
-
 
 def check_sent(messages: Iterable[bytes]) -> list[Json | list[Json]]:
     """Check that messages are JSON-RPC with whole streams and without internal errors.
@@ -74,7 +68,7 @@ def check_entries(catalog: Catalog, stored: Iterable[Backend]) -> None:
     assert entries == list(stored)
     assert len({entry.name for entry in entries}) == len(entries) == len(catalog)
     for entry in entries:
-        for field, check in _CHECKS.items():
+        for field, check in backend.DECLARED_FIELDS.items():
             assert check(getattr(entry, field)) == getattr(entry, field)
         encoded = catalog.get_json(entry.name)
         assert encoded is not None
