@@ -8,6 +8,7 @@ import re
 import subprocess
 import tomllib
 from collections import defaultdict
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
@@ -199,17 +200,56 @@ def test_every_option_of_the_daemon_is_in_its_page() -> None:
     )
 
 
-def test_every_option_and_verb_of_the_control_command_is_in_its_page() -> None:
-    """Each option and each verb of plexus-registryctl has an entry in plexus-registryctl(1)."""
-    explained = entries("plexus-registryctl.1")
-    verbs = control.command.commands
-    for command in (control.command, *verbs.values()):
-        context = click.Context(command, help_option_names=["-h", "--help"])
-        for parameter in command.get_params(context):
-            for spelling in (*parameter.opts, *parameter.secondary_opts):
-                assert f"*{spelling}*" in explained or isinstance(parameter, click.Argument)
-    assert {verb for verb in verbs if not re.search(rf"^\*{verb}\*", explained, re.M)} == set()
-    assert f"*{address.URL_VARIABLE}*" in explained
+def verbs(group: click.Group, *path: str) -> Iterator[tuple[tuple[str, ...], click.Command]]:
+    """Yield each verb of a command with the words that lead to it, those below verbs too."""
+    for name, command in group.commands.items():
+        if isinstance(command, click.Group):
+            yield from verbs(command, *path, name)
+        else:
+            yield (*path, name), command
+
+
+def spellings(command: click.Command) -> set[str]:
+    """Return how the options of a command may be written, but for those that all have."""
+    options = [one for one in command.params if isinstance(one, click.Option)]
+    return {word for one in options for word in (*one.opts, *one.secondary_opts)} - {"--version"}
+
+
+VERBS = dict(verbs(control.command))
+
+
+def test_every_option_of_the_control_command_is_in_its_page() -> None:
+    """Those that stand before a verb have an entry in plexus-registryctl(1), and no others do."""
+    explained = entries("plexus-registryctl.1").partition("*list*")[0]
+    told = set(re.findall(r"\*(--[\w-]+)\*", explained)) - {"--help", "--version"}
+    assert told == spellings(control.command)
+    assert f"*{address.URL_VARIABLE}*" in entries("plexus-registryctl.1")
+
+
+@pytest.mark.parametrize("words", VERBS, ids=" ".join)
+def test_every_verb_of_the_control_command_is_in_its_page(words: tuple[str, ...]) -> None:
+    """Its synopsis in plexus-registryctl(1) has each of its options, each argument, no other."""
+    command = VERBS[words]
+    beginning = " ".join(f"*{word}*" for word in words)
+    (synopsis,) = [
+        line.removeprefix(beginning)
+        for line in entries("plexus-registryctl.1").splitlines()
+        if re.match(rf"{re.escape(beginning)}(?! \*\w)", line)
+    ]
+    assert set(re.findall(r"\*(--[\w-]+)\*", synopsis)) == spellings(command)
+    outside = re.sub(r"\[\*--[^]]*\]", "", synopsis)
+    shown = re.findall(r"_(\w+)_", outside)
+    arguments = [one for one in command.params if isinstance(one, click.Argument)]
+    names = [re.sub(r"\W", "", one.human_readable_name) for one in arguments]
+    assert shown == names
+
+
+def test_no_verb_is_in_the_page_that_is_none() -> None:
+    """Each synopsis under VERBS is one of a verb that there is."""
+    _, _, section = page("plexus-registryctl.1").partition("\n# VERBS\n")
+    section, _, _ = section.partition("\n# ")
+    found = re.findall(r"^((?:\*\w+\* ?)+)", section, re.MULTILINE)
+    assert {tuple(re.findall(r"\w+", one)) for one in found} == VERBS.keys()
 
 
 def test_every_exit_status_is_in_the_manual() -> None:
