@@ -79,7 +79,7 @@ async def open_websocket(
         raise Unreachable(url, _reason_of(error)) from error
     except names.NotConnected as error:
         reasons = dict.fromkeys(map(_reason_of, error.faults))  # mostly one, for all addresses
-        raise Unreachable(url, ", ".join(reasons)) from error
+        raise Unreachable(url, ", ".join(reasons)) from error.faults[0]
     except UnicodeError as error:  # of the codec that puts a host into ASCII
         raise Unreachable(url, f"its host is no DNS name: {error}") from error
     except ValueError as error:  # of the library that splits URLs
