@@ -15,11 +15,12 @@ from plexus_registry.backend import Backend
 from plexus_registry.cli.exits import Exit, Failure
 from plexus_registry.client import address, results
 from plexus_registry.client.address import TOKEN_VARIABLE
+from plexus_registry.client.arguments import check_token
 from plexus_registry.client.connection import Connection
 from plexus_registry.client.paging import pages
 from plexus_registry.client.results import NotUnderstood
 from plexus_registry.config import files
-from plexus_registry.errors import ConfigError, Fault, Refused, Unreachable, word
+from plexus_registry.errors import ConfigError, Fault, InvalidValue, Refused, Unreachable, word
 
 RETRY_S = 0.2
 
@@ -60,7 +61,7 @@ class Target:
             Unreachable, Refused: As `Connection` does.
             Failure: If what answers is a hub and no registry.
             InvalidValue: If the URL or the file of authorities cannot be used.
-            ConfigError: If the file of the token cannot be.
+            ConfigError: If the token cannot be.
         """
         return asyncio.run(self._ask(work, limit_s))
 
@@ -113,18 +114,26 @@ class Target:
         """Return the token to send, empty for none.
 
         Raises:
-            ConfigError: If the file that should hold it does not.
+            ConfigError: If the file that should hold it does not, or the variable holds none. The
+                message does not show what is there.
         """
         if self.token_file is None:
-            return os.environ.get(TOKEN_VARIABLE, "").strip()
+            text = os.environ.get(TOKEN_VARIABLE, "").strip()
+            return _checked(text, f"${TOKEN_VARIABLE}") if text else ""
         content = files.read(self.token_file)
         if content is None:
             raise ConfigError([Fault(str(self.token_file), 0, "there is no such file")])
-        text = content.decode(errors="replace").strip()
-        if not text or not text.isascii() or not text.isprintable() or " " in text:
-            message = "holds no token, expected the one line that `token new` printed"
-            raise ConfigError([Fault(str(self.token_file), 0, message)])
-        return text
+        return _checked(content.decode(errors="replace").strip(), str(self.token_file))
+
+
+def _checked(token: str, place: str) -> str:
+    try:
+        if token:
+            return check_token(token)
+    except InvalidValue:
+        pass  # which is told as the same for a file and the variable
+    message = "holds no token, expected the one line that `token new` printed"
+    raise ConfigError([Fault(place, 0, message)])
 
 
 def is_unrouted(error: Refused | NotUnderstood) -> bool:

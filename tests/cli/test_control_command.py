@@ -177,6 +177,37 @@ def failed_quietly(ended: Ended) -> str:
     return ended.stderr.rstrip("\n")
 
 
+# --- the token ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("is_file", [True, False], ids=["file", "variable"])
+@pytest.mark.parametrize("token", ["plexus_SECRET\nHost: SECRET", "SECRET a", "SECRET\xfc"])
+def test_token_that_can_be_none_is_neither_sent_nor_shown(
+    tmp_path: Path, token: str, *, is_file: bool
+) -> None:
+    """What holds it is at fault, and named; nobody is asked."""
+    file = tmp_path / "token"
+    file.write_text(f"{token}\n")
+    with socket.create_server(("127.0.0.1", 0)) as registry:
+        command = ("--url", f"ws://127.0.0.1:{registry.getsockname()[1]}", "list")
+        if is_file:
+            ended = ctl(tmp_path, "--token-file", str(file), *command)
+        else:
+            ended = ctl(tmp_path, *command, PLEXUS_REGISTRY_TOKEN=f" {token}\n")
+        registry.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            registry.accept()
+    place = file if is_file else "$PLEXUS_REGISTRY_TOKEN"
+    line = failed(ended, 78)
+    assert line == f"{place}: holds no token, expected the one line that `token new` printed"
+
+
+def test_token_of_blanks_is_none(tmp_path: Path, running: Daemon) -> None:
+    """As of a variable that a script leaves empty."""
+    ended = ctl(tmp_path, "--url", running.url, "reload", PLEXUS_REGISTRY_TOKEN=" \n")
+    assert done(ended).startswith("reloaded: ")
+
+
 # --- reload ---------------------------------------------------------------------------------------
 
 
