@@ -5,73 +5,46 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ipaddress
 import os
 import pwd
 import shlex
 import stat
-import subprocess
-import urllib.parse
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import click
 
+from plexus_registry.cli import manager, silence
 from plexus_registry.cli.exits import Exit, Failure
+from plexus_registry.cli.findings import Finding, note, ok, problem
 from plexus_registry.cli.home import home
 from plexus_registry.cli.output import json_option, safe, tell_json
 from plexus_registry.cli.state import ask_status
-from plexus_registry.cli.target import Target
+from plexus_registry.cli.target import NoRegistry, Target
 from plexus_registry.client import address
 from plexus_registry.client.connection import Connection
 from plexus_registry.client.opening import INFO_MAX_BYTES
 from plexus_registry.client.results import NotUnderstood
 from plexus_registry.config import certificate, declared, places, sources, tokens
 from plexus_registry.config.settings import Settings
-from plexus_registry.errors import ConfigError, PlexusRegistryError, Unreachable
+from plexus_registry.errors import (
+    ConfigError,
+    InvalidValue,
+    PlexusRegistryError,
+    Refused,
+    Unreachable,
+)
 
-SERVICE, SOCKET = "plexus-registry.service", "plexus-registry.socket"
 ACCOUNT = "plexus-registry"
 """The user that the system's service runs as."""
 SYNAPSE_URL = "ws://127.0.0.1:4444"
 """Where Synapse looks for a registry unless told otherwise."""
-SYSTEMD = Path("/run/systemd/system")
 PROBE_TIMEOUT_S = 2.0
 NEARLY_FULL = 0.9
 SETTLED_S = 5.0
 """How long a file may be changed before the registry has to have noticed."""
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One thing that was looked at.
-
-    Attributes:
-        level: ``ok``, ``note`` or ``problem``.
-        text: What is so.
-        remedy: What to do; empty where nothing is to be done.
-    """
-
-    level: str
-    text: str
-    remedy: str = ""
-
-
-def ok(text: str) -> Finding:
-    """Say that something is as it should be."""
-    return Finding("ok", text)
-
-
-def note(text: str, remedy: str = "") -> Finding:
-    """Say something that may be meant so."""
-    return Finding("note", text, remedy)
-
-
-def problem(text: str, remedy: str) -> Finding:
-    """Say that something is wrong."""
-    return Finding("problem", text, remedy)
 
 
 @click.command()
@@ -106,7 +79,7 @@ def examine(target: Target) -> Iterator[Finding]:
         if status is not None:
             yield from _state(status)
         return
-    yield from _units()
+    yield from manager.units()
     # Those of the service, for whoever may look into its folders.
     is_system = os.access(places.SYSTEM["STATE_DIRECTORY"], os.X_OK)
     environ = places.of_system(os.environ) if is_system else os.environ
@@ -126,18 +99,13 @@ def examine(target: Target) -> Iterator[Finding]:
         yield from _state(status)
         if settings is not None:
             yield from _staleness(status, settings, environ)
-    yield from _synapse(status)
+        yield from _synapse(status)
 
 
 def _is_own(url: str) -> bool:
     """Tell whether a registry is on this machine, and would be found without --url."""
     wanted, found = (each.rstrip("/") for each in (url, address.find(os.environ)))
-    if wanted != found or wanted.startswith(address.UNIX_PREFIX):
-        return wanted == found
-    host = urllib.parse.urlsplit(wanted).hostname or ""
-    with contextlib.suppress(ValueError):
-        return ipaddress.ip_address(host).is_loopback
-    return host == "localhost"
+    return wanted == found and silence.is_here(wanted)
 
 
 # --- the registry ---------------------------------------------------------------------------------
@@ -152,23 +120,26 @@ def _registry(target: Target) -> tuple[dict[str, Any] | None, list[Finding]]:
         remedy = "if it is of a later version than this program, update this; else see its log"
         return None, [problem(str(error), remedy)]
     except Unreachable as error:
-        return None, [problem(str(error), _how_to_start())]
-    except PlexusRegistryError as error:
-        other = _hub_at(url)
-        if other:
-            remedy = "stop that hub or give one of them another port"
-            return None, [problem(f"at {url} answers {other}, which is no registry", remedy)]
-        return None, [problem(str(error), "see the registry's log")]
+        return None, [silence.explain(error)]
+    except NoRegistry as error:
+        remedy = "stop that hub, give one of them another port, or name the registry by --url"
+        return None, [problem(f"at {url} answers {error.hub}, which is no registry", remedy)]
+    except Refused as error:
+        words = str(error).removesuffix(".")
+        return None, [problem(f"{url} refuses: {words}", _how_to_be_let_in(target))]
+    except (InvalidValue, ConfigError) as error:  # of the token or the authorities
+        return None, [problem(str(error), "nothing was asked; mend that, or do without")]
     found = [ok(f"{status['hub']} {status.get('version', '')} answers at {status['url']}")]
     if "version" not in status:
         found.append(note(f"at {url} is a registry of another make, which tells less about itself"))
     return status, found
 
 
-def _how_to_start() -> str:
-    if SYSTEMD.is_dir():
-        return f"systemctl start {SOCKET}, then journalctl -u plexus-registry -p warning -n 5"
-    return "start it with plexus-registry, or name another by --url"
+def _how_to_be_let_in(target: Target) -> str:
+    if not target.token():
+        return "the registry's log says who was refused, and why"
+    place = target.token_file or f"${address.TOKEN_VARIABLE}"
+    return f"if it is for the token, which is from {place}: put another there, or none"
 
 
 def _hub_at(url: str) -> str:
@@ -201,55 +172,24 @@ def _state(status: dict[str, Any]) -> Iterator[Finding]:
         yield problem(text, "raise max_connections, or find who opens so many")
 
 
-def _synapse(status: dict[str, Any] | None) -> Iterator[Finding]:
+def _synapse(status: dict[str, Any]) -> Iterator[Finding]:
     hub = _hub_at(SYNAPSE_URL)
-    if status is not None and hub == status["hub"]:
+    if hub == status["hub"]:
         yield ok("Synapse finds a registry on its default port 4444")
-    elif status is not None:
-        there = f"has {hub}, a hub" if hub else "has nothing"
-        text = f"port 4444, where Synapse looks by default, {there}"
-        yield note(text, "call it as synapse -P PORT, with the port of the registry")
-
-
-# --- systemd --------------------------------------------------------------------------------------
-
-
-def _units() -> Iterator[Finding]:
-    if not SYSTEMD.is_dir():
-        yield note("this host was not booted with systemd", "")
         return
-    service, socket = _unit(SERVICE), _unit(SOCKET)
-    if service.get("LoadState") != "loaded":
-        yield note("the system has no plexus-registry.service", "")
-        return
-    if service.get("ActiveState") == "failed":
-        remedy = "journalctl -u plexus-registry -p warning -n 5 tells why"
-        yield problem(f"{SERVICE} has failed", remedy)
-    if socket.get("ActiveState") != "active":
-        remedy = f"systemctl enable --now {SOCKET}"
-        if service.get("ActiveState") == "active":
-            yield problem(f"{SERVICE} runs without its socket unit", remedy)
-        else:
-            yield problem(f"{SOCKET} is {socket.get('ActiveState', 'unknown')}", remedy)
-    elif socket.get("UnitFileState") not in ("enabled", "static", "generated"):
-        yield note(f"{SOCKET} does not start at boot", f"systemctl enable {SOCKET}")
-    else:
-        yield ok(f"{SERVICE} is {service.get('ActiveState')}, {SOCKET} is active")
+    there = f"has {hub}, a hub" if hub else "has nothing"
+    port = _port_of(status["url"])
+    yield note(
+        f"port 4444, where Synapse looks by default, {there}",
+        f"call it as synapse -P {port or 'PORT, with the port of the registry'}",
+    )
 
 
-def _unit(name: str) -> dict[str, str]:
-    """Return the properties of a unit; none if systemctl cannot tell."""
-    asked = "--property=LoadState,ActiveState,UnitFileState"
-    with contextlib.suppress(OSError, subprocess.SubprocessError):
-        told = subprocess.run(  # noqa: S603
-            ["systemctl", "show", asked, name],  # noqa: S607
-            capture_output=True,
-            text=True,
-            timeout=PROBE_TIMEOUT_S * 5,
-            check=True,
-        )
-        return dict(line.split("=", 1) for line in told.stdout.splitlines() if "=" in line)
-    return {}
+def _port_of(url: str) -> int | None:
+    """Return the TCP port of the registry at *url*; None if only a Unix socket is known."""
+    if not url.startswith(address.UNIX_PREFIX):
+        return silence.port_of(url)
+    return manager.port(of_user=not url.startswith(f"{address.UNIX_PREFIX}/run/plexus-registry/"))
 
 
 # --- files ----------------------------------------------------------------------------------------
@@ -345,7 +285,7 @@ def _staleness(status: dict[str, Any], settings: Settings, environ: Any) -> Iter
     changed = _changed_at(places.settings_file(environ, home()))
     if changed > status["started_at"] + SETTLED_S:
         text = "settings were saved after the registry started, which reads them at start only"
-        how = f": systemctl restart {SERVICE}" if SYSTEMD.is_dir() else ""
+        how = f": systemctl restart {manager.SERVICE}" if manager.BOOTED.is_dir() else ""
         yield note(text, f"if any was changed, restart it{how}")
     reload = status.get("reload")
     read_at = max(status["started_at"], reload["at"] if reload else 0)

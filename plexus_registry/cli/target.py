@@ -29,6 +29,21 @@ _NOT_FOUND = re.compile(r"(Activation|Method) not found\b")
 T = TypeVar("T")
 
 
+class NoRegistry(Failure):
+    """What answers is a Plexus hub, and no registry.
+
+    Attributes:
+        hub: What it calls itself.
+    """
+
+    def __init__(self, hub: str, url: str) -> None:
+        super().__init__(
+            Exit.UNAVAILABLE,
+            f"{word(hub)} at {url} is a Plexus hub, but no registry; name another by --url",
+        )
+        self.hub = hub
+
+
 @dataclass(frozen=True, slots=True)
 class Target:
     """The registry that is asked.
@@ -59,7 +74,7 @@ class Target:
         Raises:
             TimeoutError: If that is over.
             Unreachable, Refused: As `Connection` does.
-            Failure: If what answers is a hub and no registry.
+            NoRegistry: If what answers is another hub.
             InvalidValue: If the URL or the file of authorities cannot be used.
             ConfigError: If the token cannot be.
         """
@@ -74,11 +89,7 @@ class Target:
                 return await work(connection)
             except (Refused, NotUnderstood) as error:
                 if is_unrouted(error) and not await _is_registry(connection):
-                    raise Failure(
-                        Exit.UNAVAILABLE,
-                        f"{word(connection.hub)} at {connection.url} is a Plexus hub, but no"
-                        " registry; name another by --url",
-                    ) from error
+                    raise NoRegistry(connection.hub, connection.url) from error
                 raise
             finally:
                 # The one around ends what is waited for only once.

@@ -8,6 +8,8 @@ import json
 import os
 import socket
 import stat
+import tempfile
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -15,9 +17,10 @@ from typing import Any
 
 import pytest
 
-from plexus_registry.cli import doctor
+from plexus_registry.cli import doctor, manager
 from plexus_registry.config.settings import Settings
-from support.control import ctl, failed
+from support.certificates import Authority
+from support.control import MAIN, ctl, failed
 from support.conversation import conversation
 from support.daemon import Daemon, daemon
 from support.hubs import answering_info_only
@@ -65,6 +68,248 @@ def test_registry_that_is_not_there_is_a_problem(tmp_path: Path) -> None:
         free.bind(("127.0.0.1", 0))
         url = f"ws://127.0.0.1:{free.getsockname()[1]}"
     assert "no registry answers" in only_problem(tmp_path, url)["text"]
+
+
+def remedy_at(home: Path, url: str, *options: str) -> str:
+    """Return what is to be done about the registry that is named and does not answer."""
+    ended = ctl(home, *options, "--url", url, "doctor", "--json")
+    assert ended.returncode == 1, ended.stdout + ended.stderr
+    (found,) = [one for one in json.loads(ended.stdout) if one["level"] == "problem"]
+    return str(found["remedy"])
+
+
+def test_registry_that_does_not_run_is_to_be_started(tmp_path: Path) -> None:
+    """Whether it was looked for at an address, a name or a Unix socket of this machine."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    for url in (f"ws://127.0.0.1:{port}", f"ws://localhost:{port}", f"unix:{tmp_path}/nobody"):
+        # In which of three ways depends on the machine: that of the units, if there are any.
+        assert remedy_at(tmp_path, url) == manager.how_to_start()
+
+
+def test_registry_that_is_full_is_not_started_again(settings: Settings, tmp_path: Path) -> None:
+    """Somebody holds its connections, or they are too few."""
+    with serving(replace(settings, max_connections=1)) as served, conversation(served.url):
+        remedy = remedy_at(tmp_path, served.url)
+    assert remedy.startswith("find who opens so many connections")
+    assert "raise max_connections" in remedy
+
+
+def test_what_keeps_silent_is_told_as_that(tmp_path: Path) -> None:
+    """As a process that was stopped does: the kernel takes the connection, and nobody answers."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        remedy = remedy_at(tmp_path, f"ws://127.0.0.1:{port}", "--timeout", "0.1")
+    # The address of a Unix socket has to be short.
+    with tempfile.TemporaryDirectory(prefix="plexus-") as folder:
+        path = f"{folder}/socket"
+        with socket.socket(socket.AF_UNIX) as other:
+            other.bind(path)
+            other.listen()
+            of_socket = remedy_at(tmp_path, f"unix:{path}", "--timeout", "0.1")
+    for told, command in ((remedy, f"ss -ltnp 'sport = :{port}'"), (of_socket, f"src {path} ")):
+        assert told.startswith("something listens there and keeps silent")
+        assert command in told
+
+
+@pytest.mark.parametrize(
+    ("answer", "remedy"),
+    [
+        ("220 mail.example.com ESMTP", "another program listens there: as root, ss -ltnp"),
+        ("HTTP/1.1 404 Not Found", "another program listens there: as root, ss -ltnp"),
+        ("HTTP/1.1 502 Bad Gateway", "a proxy answers there and finds no registry"),
+        ("HTTP/1.1 301 Moved\r\nLocation: wss://other.example", "name it by --url as it is there"),
+    ],
+    ids=lambda text: text.partition("\r")[0],
+)
+def test_other_program_on_the_port_is_told_as_that(
+    tmp_path: Path, answer: str, remedy: str
+) -> None:
+    """A mail server, a web server, a proxy, and one that knows where to go."""
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        thread = threading.Thread(target=say, args=(other, answer))
+        thread.start()
+        told = remedy_at(tmp_path, f"ws://127.0.0.1:{other.getsockname()[1]}")
+        thread.join()
+    assert told.startswith(remedy)
+
+
+def say(listening: socket.socket, answer: str) -> None:
+    """Answer one client, whatever it asks."""
+    sock, _ = listening.accept()
+    with sock:
+        request = b""
+        while not request.endswith(b"\r\n\r\n"):
+            request += sock.recv(4096)
+        sock.sendall(f"{answer}\r\nContent-Length: 0\r\n\r\n".encode())
+
+
+def test_registry_of_another_machine_is_looked_for_there(tmp_path: Path) -> None:
+    """Nothing that could be started here would help."""
+    for url in ("wss://192.0.2.1:4445", "ws://registry.invalid:4445"):
+        remedy = remedy_at(tmp_path, url, "--timeout", "0.1")
+        assert remedy.startswith(("look whether that is its", "nothing listens there; on that"))
+
+
+def test_tls_and_its_absence_are_told_with_the_url_that_works(tmp_path: Path) -> None:
+    """And a certificate of nobody known, with the option that names who issued it."""
+    authority = Authority(tmp_path)
+    with daemon(tmp_path, authority.issue().options) as running:
+        assert remedy_at(tmp_path, running.url) == "name it by wss://"
+        url = running.url.replace("ws:", "wss:")
+        assert "--ca-file" in remedy_at(tmp_path, url)
+        nowhere = remedy_at(tmp_path, url, "--ca-file", str(tmp_path / "nobody"))
+    assert nowhere.startswith("nothing was asked")
+    with daemon(tmp_path) as running:
+        assert "by ws://" in remedy_at(tmp_path, running.url.replace("ws:", "wss:"))
+
+
+def test_token_that_is_refused_is_told_in_the_registrys_words(tmp_path: Path) -> None:
+    """It is a registry, and sound; the remedy names where the token is from."""
+    file = tmp_path / "mine.token"
+    file.write_text("plexus_other\n")
+    with daemon(tmp_path, ["--write-access", "token"]) as running:
+        for options, place in (
+            ((), "$PLEXUS_REGISTRY_TOKEN"),
+            (("--token-file", str(file)), str(file)),
+        ):
+            command = (*options, "--url", running.url, "doctor", "--json")
+            ended = ctl(tmp_path, *command, PLEXUS_REGISTRY_TOKEN="plexus_wrong")
+            (found, _) = json.loads(ended.stdout)
+            assert ended.returncode == 1
+            assert found["text"].startswith(f"{running.url} refuses: This token is not known here")
+            assert f"from {place}: put another there" in found["remedy"]
+
+
+def test_token_that_can_be_none_is_a_problem_that_does_not_show_it(
+    running: Daemon, tmp_path: Path
+) -> None:
+    """Nothing was asked, and the rest is looked at all the same."""
+    ended = ctl(
+        tmp_path,
+        *("doctor", "--json"),
+        PLEXUS_REGISTRY_TOKEN="plexus_SECRET\nx",
+        PLEXUS_REGISTRY_URL=running.url,
+    )
+    assert ended.returncode == 1
+    found = json.loads(ended.stdout)
+    assert found[0]["text"].startswith("$PLEXUS_REGISTRY_TOKEN: holds no token")
+    assert "settings are sound" in {one["text"] for one in found}
+    assert "SECRET" not in ended.stdout + ended.stderr
+
+
+def test_synapse_is_to_be_called_with_the_port_of_the_registry(
+    running: Daemon, tmp_path: Path
+) -> None:
+    """Unless it looks there anyway; behind a Unix socket the port is what the unit says."""
+    port = running.url.rpartition(":")[2]
+    found = findings(tmp_path, running.url, 0)
+    told = [one for one in found["note"] + found["ok"] if "4444" in one["text"]]
+    assert len(told) == 1
+    assert told[0]["level"] == "ok" or told[0]["remedy"] == f"call it as synapse -P {port}"
+    listens = "Listen=/run/plexus-registry/registry.sock (Stream)\nListen=[::1]:4445 (Stream)\n"
+    assert manager.port_in(listens) == 4445
+    assert manager.port_in("Listen=/run/x:1.sock (Stream)\nListen=127.0.0.1:53 (Datagram)") is None
+
+
+# --- units ----------------------------------------------------------------------------------------
+
+ACTIVE = {"LoadState": "loaded", "ActiveState": "active", "UnitFileState": "enabled"}
+INACTIVE = ACTIVE | {"ActiveState": "inactive"}
+FAILED = ACTIVE | {"ActiveState": "failed"}
+OFF = INACTIVE | {"UnitFileState": "disabled"}
+
+
+def not_loaded(state: str) -> dict[str, str]:
+    """Return the properties of a unit that systemd has not loaded."""
+    return {"LoadState": state, "ActiveState": "inactive", "UnitFileState": ""}
+
+
+def judged(service: dict[str, str], socket: dict[str, str]) -> list[tuple[str, str]]:
+    """Return level and remedy of what is found in the properties of two units."""
+    found = list(manager.judge(service, socket))
+    assert all("plexus-registry" in one.text or one.level == "note" for one in found)
+    return [(one.level, one.remedy) for one in found]
+
+
+UNMASK, VERIFY = "systemctl unmask {}", "systemd-analyze verify {} tells what is wrong"
+RELOAD = "systemctl daemon-reload if its file is"
+
+
+@pytest.mark.parametrize(
+    ("state", "remedy"),
+    [("masked", UNMASK), ("bad-setting", VERIFY), ("error", VERIFY), ("not-found", RELOAD)],
+)
+def test_unit_that_is_active_without_the_other_is_a_problem(state: str, remedy: str) -> None:
+    """A socket whose service cannot start takes connections that nobody answers."""
+    for found, name in (
+        (judged(not_loaded(state), ACTIVE), manager.SERVICE),
+        (judged(not_loaded(state), FAILED), manager.SERVICE),  # once somebody has connected
+        (judged(not_loaded(state), INACTIVE), manager.SERVICE),  # from the next boot on
+        (judged(ACTIVE, not_loaded(state)), manager.SOCKET),
+    ):
+        ((level, told),) = found
+        assert level == "problem"
+        assert told.startswith(remedy.format(name))
+
+
+def test_units_that_are_not_to_run_are_no_problem() -> None:
+    """What is not installed, and what somebody masked; a faulty file is one all the same."""
+    missing, masked = not_loaded("not-found"), not_loaded("masked")
+    assert judged(missing, missing) == [("note", "")]
+    assert judged(missing | {"ActiveState": "failed"}, missing) == [("note", "")]  # was removed
+    assert [level for level, _ in judged(missing | {"ActiveState": "active"}, missing)] == [
+        "problem"
+    ] * 2
+    assert [level for level, _ in judged(masked, masked)] == ["note", "note"]
+    assert [level for level, _ in judged(masked, OFF)] == ["note"]
+    assert [level for level, _ in judged(not_loaded("bad-setting"), OFF)] == ["problem"]
+    assert [level for level, _ in judged({}, {})] == ["note"]
+
+
+def test_state_of_units_that_are_loaded_is_judged() -> None:
+    """Both are to be active; a failed service and a socket that is off have remedies."""
+    assert judged(ACTIVE, ACTIVE) == [("ok", "")]
+    assert judged(INACTIVE, ACTIVE) == [("ok", "")]
+    turn_on = ("problem", f"systemctl enable --now {manager.SOCKET}")
+    assert judged(INACTIVE, INACTIVE) == [turn_on]
+    assert judged(ACTIVE, INACTIVE) == [turn_on]
+    assert [level for level, _ in judged(FAILED, ACTIVE)] == ["problem", "ok"]
+    at_boot = judged(ACTIVE, ACTIVE | {"UnitFileState": "disabled"})
+    assert at_boot == [("note", f"systemctl enable {manager.SOCKET}")]
+
+
+def test_what_systemctl_tells_decides_the_exit_status(running: Daemon, tmp_path: Path) -> None:
+    """Its properties are read as it prints them, here of a service that is masked."""
+    (tmp_path / "bin").mkdir()
+    systemctl = tmp_path / "bin/systemctl"
+    systemctl.write_text(
+        "#!/bin/sh\n"
+        'case "$*" in\n'
+        "*.service) printf 'LoadState=masked\\nActiveState=inactive\\n' ;;\n"
+        "*.socket) printf 'LoadState=loaded\\nActiveState=active\\n' ;;\n"
+        "esac\n"
+    )
+    systemctl.chmod(0o755)
+    booted = "from pathlib import Path; from plexus_registry.cli import manager"
+    program = (*MAIN[:-1], f"{booted}; manager.BOOTED = Path('/'); {MAIN[-1]}")
+    ended = ctl(
+        tmp_path,
+        "doctor",
+        program=program,
+        PLEXUS_REGISTRY_URL=running.url,
+        PATH=f"{systemctl.parent}:{os.environ['PATH']}",
+    )
+    (line,) = [one for one in ended.stdout.splitlines() if one.startswith("problem:")]
+    assert line == (
+        "problem: plexus-registry.service is masked, and plexus-registry.socket is active;"
+        " systemctl unmask plexus-registry.service"
+    )
+    assert ended.returncode == 1
+
+
+# --- files ----------------------------------------------------------------------------------------
 
 
 def test_faulty_files_are_problems_with_their_lines(running: Daemon, tmp_path: Path) -> None:
