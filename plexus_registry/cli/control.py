@@ -16,7 +16,7 @@ import click
 
 from plexus_registry import __version__
 from plexus_registry.cli import check, doctor, entries, state, streams, transfer
-from plexus_registry.cli.exits import Exit, status_of
+from plexus_registry.cli.exits import Exit, Failure, status_of
 from plexus_registry.cli.home import home
 from plexus_registry.cli.output import PROGRAM, complain, tell
 from plexus_registry.cli.target import Target
@@ -73,6 +73,17 @@ class _Group(click.Group):
         self.sections[heading] = list(commands)
         for one in commands:
             self.add_command(one)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Carry out a verb; name whoever looks for the cause if no registry answers."""
+        try:
+            return super().invoke(ctx)
+        except NotUnderstood:  # somebody does
+            raise
+        except Unreachable as error:
+            target = ctx.find_object(Target) or Target(None, DEFAULT_TIMEOUT_S)
+            message = f"{error}; {target.doctor} looks for the cause"
+            raise Failure(status_of(error), message) from error
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the commands of each section."""
@@ -244,8 +255,7 @@ def _main() -> int:
     try:
         command.main(prog_name=PROGRAM, standalone_mode=False)
     except PlexusRegistryError as error:
-        is_lost = isinstance(error, Unreachable) and not isinstance(error, NotUnderstood)
-        complain(f"{error}{f'; {PROGRAM} doctor looks for the cause' if is_lost else ''}")
+        complain(str(error))
         return status_of(error)
     except click.UsageError as error:
         problem = error.format_message().removesuffix(".")

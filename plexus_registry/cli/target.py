@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import shlex
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any, TypeVar
 
 from plexus_registry.backend import Backend
 from plexus_registry.cli.exits import Exit, Failure
+from plexus_registry.cli.output import PROGRAM
 from plexus_registry.client import address, results
 from plexus_registry.client.address import TOKEN_VARIABLE
 from plexus_registry.client.arguments import check_token
@@ -135,6 +137,15 @@ class Target:
         if content is None:
             raise ConfigError([Fault(str(self.token_file), 0, "there is no such file")])
         return _checked(content.decode(errors="replace").strip(), str(self.token_file))
+
+    @property
+    def doctor(self) -> str:
+        """The command that looks for what is in the way of this very registry."""
+        given = {"--url": self.url, "--token-file": self.token_file, "--ca-file": self.ca_file}
+        options = [
+            part for option, value in given.items() if value for part in (option, str(value))
+        ]
+        return shlex.join([PROGRAM, *options, "doctor"])
 
 
 def _checked(token: str, place: str) -> str:

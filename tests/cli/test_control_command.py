@@ -41,7 +41,12 @@ from support.daemon import Daemon, daemon
 from support.timing import TIMEOUT_S, wait_until
 
 SOUND = '[[backend]]\nname = "a"\nhost = "h"\nport = 1\n'
-LOST = "; plexus-registryctl doctor looks for the cause"
+
+
+def lost(reason: str, url: str = "") -> str:
+    """Return what is said if no registry answers: the doctor is to examine the same one."""
+    option = f"--url {shlex.quote(url)} " if url else ""
+    return f"{reason}; plexus-registryctl {option}doctor looks for the cause"
 
 
 @pytest.fixture
@@ -244,11 +249,26 @@ def test_registry_that_is_not_there_is_told(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         url = f"ws://127.0.0.1:{free.getsockname()[1]}"
     line = failed(ctl(tmp_path, "--url", url, "reload"), 69)
-    assert line == f"no registry answers at {url}: Connection refused{LOST}"
+    assert line == lost(f"no registry answers at {url}: Connection refused", url)
 
+    url = f"unix:{tmp_path}/nobody here"
+    reason = f"no registry answers at {url}: No such file or directory"
+    assert failed(ctl(tmp_path, "reload", PLEXUS_REGISTRY_URL=url), 69) == lost(reason)
+    line = failed(ctl(tmp_path, "--url", url, "reload"), 69)
+    assert line == lost(reason, url)
+    command = line.rpartition("; ")[2].removesuffix(" looks for the cause")
+    examined = ctl(tmp_path, *shlex.split(command)[1:]).stdout
+    assert examined.startswith(f"problem: {reason}")
+
+
+def test_doctor_is_named_with_all_that_says_which_registry(tmp_path: Path) -> None:
+    """Else it would find faults that are none, or none."""
+    files = ("--token-file", str(tmp_path / "a token"), "--ca-file", "/etc/ssl/cert.pem")
+    (tmp_path / "a token").write_text("plexus_x\n")
     url = f"unix:{tmp_path}/nobody"
-    line = failed(ctl(tmp_path, "reload", PLEXUS_REGISTRY_URL=url), 69)
-    assert line == f"no registry answers at {url}: No such file or directory{LOST}"
+    line = failed(ctl(tmp_path, "--timeout", "9", *files, "--url", url, "list"), 69)
+    command = shlex.join(["plexus-registryctl", "--url", url, *files, "doctor"])
+    assert line.endswith(f"; {command} looks for the cause")
 
 
 def test_registry_that_does_not_answer_is_told_in_time(tmp_path: Path) -> None:
@@ -256,7 +276,7 @@ def test_registry_that_does_not_answer_is_told_in_time(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"ws://127.0.0.1:{silent.getsockname()[1]}"
         line = failed(ctl(tmp_path, "--url", url, "--timeout", "0.1", "reload"), 69)
-    assert line == f"no registry answers at {url}: no answer within 0.1 s{LOST}"
+    assert line == lost(f"no registry answers at {url}: no answer within 0.1 s", url)
 
 
 def test_url_comes_from_the_option_then_the_variable(tmp_path: Path, running: Daemon) -> None:

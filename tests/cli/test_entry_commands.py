@@ -214,7 +214,7 @@ def test_waiting_lasts_until_the_registry_answers(tmp_path: Path) -> None:
         taken.bind(("127.0.0.1", 0))
         port = taken.getsockname()[1]
     url = f"ws://127.0.0.1:{port}"
-    assert "plexus-registryctl doctor" in failed(ctl(tmp_path, "--url", url, "list"), 69)
+    assert " doctor looks for the cause" in failed(ctl(tmp_path, "--url", url, "list"), 69)
     with subprocess.Popen(
         [*MAIN, "--url", url, "--wait", str(TIMEOUT_S), "list"],
         env=environment_of(tmp_path),
