@@ -15,7 +15,7 @@ from typing import Any
 import click
 
 from plexus_registry import __version__
-from plexus_registry.cli import check, doctor, entries, state, streams, transfer
+from plexus_registry.cli import check, commandline, doctor, entries, state, streams, transfer
 from plexus_registry.cli.exits import Exit, Failure, status_of
 from plexus_registry.cli.home import home
 from plexus_registry.cli.output import PROGRAM, complain, tell
@@ -72,6 +72,7 @@ class _Group(click.Group):
         """Add commands under a heading."""
         self.sections[heading] = list(commands)
         for one in commands:
+            commandline.take_text_only(one)
             self.add_command(one)
 
     def invoke(self, ctx: click.Context) -> Any:

@@ -165,6 +165,38 @@ def test_what_cannot_be_done_is_one_line_that_says_what_would_be_right(
     assert words in failed(control(*arguments), status)
 
 
+NOT_UTF8 = os.fsdecode(b"bad\xff")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["get", NOT_UTF8],
+        ["url", NOT_UTF8],
+        ["check", "a", NOT_UTF8],
+        ["update", NOT_UTF8, "ws://h:2"],
+        ["update", "a", "--namespace", NOT_UTF8],
+        ["register", "b", f"ws://{NOT_UTF8}:1"],
+        ["register", "b", "ws://h:1", "--description", NOT_UTF8],
+        ["delete", "a", NOT_UTF8, "b"],
+        ["ping", NOT_UTF8],
+        ["deregister", "a", NOT_UTF8],
+        ["token", "new", NOT_UTF8],
+    ],
+)
+def test_text_that_is_not_utf8_is_refused_before_anything_is_asked(
+    control: Ctl, served: Served, arguments: list[str]
+) -> None:
+    """As a wrong command line: what stands before it is not done."""
+    with conversation(served.url) as client:
+        client.call("registry.register", {"name": "a", "host": "h", "port": 1})
+        before = client.call("registry.list").content["backends"]
+        line = failed(control(*arguments), 64)
+        assert client.call("registry.list").content["backends"] == before
+    assert "\\udcff" in line
+    assert " is not UTF-8; see plexus-registryctl " in line
+
+
 def test_names_with_a_dash_in_front_are_given_after_two(control: Ctl) -> None:
     """`--` ends the options, as everywhere."""
     control("register", "--", "-x", "ws://h:1")
