@@ -259,8 +259,7 @@ def _main() -> int:
         complain(str(error))
         return status_of(error)
     except click.UsageError as error:
-        problem = error.format_message().removesuffix(".")
-        complain(f"{problem}; see {error.ctx.command_path if error.ctx else PROGRAM} --help")
+        complain(commandline.told(error, sys.argv[1:]))
         return Exit.USAGE
     except (click.Abort, KeyboardInterrupt, _Interrupted) as error:
         return _end_by_signal(error.__cause__ or error)

@@ -124,6 +124,41 @@ def test_wrong_command_line_is_one_line(tmp_path: Path, arguments: list[str], me
     assert re.fullmatch(rf"{message}; see plexus-registryctl{verb} --help", line), line
 
 
+@pytest.mark.parametrize(
+    ("arguments", "right"),
+    [
+        (["status", "--url", "ws://h:1"], "put --url before the verb: {} --url URL status"),
+        (["status", "--url=ws://h:1"], "put --url before the verb: {} --url URL status"),
+        (["list", "--wait", "3"], "put --wait before the verb: {} --wait SECONDS list"),
+        (["token", "new", "--url", "x"], "put --url before the verb: {} --url URL token new"),
+        (["--json", "list"], "put --json after the verb: {} list --json"),
+        (["--timeout", "3", "--all", "export"], "put --all after the verb: {} export --all"),
+        (["--json"], "put --json after the verb: {} list --json"),
+        (
+            ["--namespace", "n", "update"],
+            "put --namespace after the verb: {} update --namespace TEXT",
+        ),
+        (
+            ["token", "--tokens", "f", "list"],
+            "put --tokens after the verb: {} token list --tokens FILE",
+        ),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_option_on_the_wrong_side_of_the_verb_is_told_its_place(
+    tmp_path: Path, arguments: list[str], right: str
+) -> None:
+    """With the command line as it would be right."""
+    line = failed(ctl(tmp_path, *arguments), 64)
+    assert line == right.format("plexus-registryctl")
+
+
+def test_option_that_the_verb_has_not_got_is_no_matter_of_its_place(tmp_path: Path) -> None:
+    """Though others have it."""
+    for arguments in (["--json", "token"], ["status", "--all"]):
+        assert failed(ctl(tmp_path, *arguments), 64).startswith("No such option")
+
+
 def test_missing_command_shows_the_help(tmp_path: Path) -> None:
     """And is an error."""
     ended = ctl(tmp_path)
