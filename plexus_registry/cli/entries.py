@@ -30,9 +30,13 @@ from plexus_registry.cli.target import Target, entries, is_unrouted
 from plexus_registry.client import results
 from plexus_registry.client.connection import Connection
 from plexus_registry.client.results import Method
-from plexus_registry.errors import PlexusRegistryError, Refused, word
+from plexus_registry.errors import BackendNotFound, PlexusRegistryError, Refused, word
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+_NOT_FOUND = "Backend not found: "
+"""How the registry says so, also in the event of a ping."""
+_WHERE_TO_LOOK = "`list --all` shows all that are"
 
 _name = click.argument("name", shell_complete=complete_names)
 _names = click.argument(
@@ -180,7 +184,10 @@ def update(
     params: dict[str, Any] = {"name": name, "description": description, "namespace": namespace}
     if url is not None:
         params |= fields.parse_url(url)._asdict()
-    found = target.ask(lambda registry: results.UPDATE.ask(registry, params))
+    try:
+        found = target.ask(lambda registry: results.UPDATE.ask(registry, params))
+    except BackendNotFound as error:
+        raise Failure(Exit.REFUSED, f"{error}; {_WHERE_TO_LOOK}") from error
     _tell_entry("updated", found, as_json=as_json)
 
 
@@ -230,7 +237,7 @@ def _known(target: Target, name: str) -> Backend:
 
 def unknown(name: str) -> str:
     """Say that there is no such backend, and where to look."""
-    return f"there is no backend called {word(name)}; `list --all` shows all that are"
+    return f"there is no backend called {word(name)}; {_WHERE_TO_LOOK}"
 
 
 def _tell_entry(what: str, found: Backend, *, as_json: bool) -> None:
@@ -285,7 +292,9 @@ def _each(
         tell_json(events)
     if refusals:
         more = f" ({len(refusals)} of {len(events)} failed)" if len(events) > 1 else ""
-        raise Failure(Exit.REFUSED, f"{refusals[-1]}{more}")
+        is_unknown = any(one.startswith(_NOT_FOUND) for one in refusals)
+        where = f"; {_WHERE_TO_LOOK}" if is_unknown else ""
+        raise Failure(Exit.REFUSED, f"{refusals[-1]}{more}{where}")
 
 
 def _tell_cut(

@@ -108,7 +108,8 @@ def test_several_names_are_done_one_after_another_in_spite_of_failures(control: 
     assert ended.returncode == 1
     assert ended.stdout.splitlines() == ["seen now: a", "seen now: b"]
     assert ended.stderr.splitlines() == [
-        "plexus-registryctl: Backend not found: nobody (1 of 3 failed)"
+        "plexus-registryctl: Backend not found: nobody (1 of 3 failed); `list --all` shows all"
+        " that are"
     ]
     assert control("deregister", "a", "b").stdout.splitlines() == ["not active: a", "not active: b"]
     assert control("list").stdout == ""
@@ -153,7 +154,14 @@ def test_more_backends_than_a_page_are_all_listed(control: Ctl, served: Served) 
         (["check", "nobody"], 1, "there is no backend called nobody"),
         (["register", "a", "h:1"], 64, "expected ws://HOST:PORT or wss://HOST:PORT"),
         (["register", "a b", "ws://h:1"], 1, "1 to 128 printable characters"),
-        (["update", "nobody", "ws://h:1"], 1, "Backend not found: nobody"),
+        *(
+            (
+                [verb, "nobody", *more],
+                1,
+                "Backend not found: nobody; `list --all` shows all that are",
+            )
+            for verb, *more in (["update", "ws://h:1"], ["delete"], ["ping"], ["deregister"])
+        ),
         (["list", "--source", "heaven"], 64, "--source"),
         (["delete"], 64, "NAME"),
     ],
