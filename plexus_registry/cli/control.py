@@ -197,7 +197,7 @@ def backup(file: Path, database: Path | None) -> None:
     is_complete = copy(database, file)
     tell(f"{file}: copy of {database}, checked{'' if is_complete else ', NOT COMPLETE'}")
     if not is_complete:
-        complain(f"{database}-wal is missing, changes that were in it are lost")
+        complain(f"{database}-wal is missing or empty, changes that were in it are lost")
 
 
 command.add_section("Backends", entries.list_, entries.get, entries.url, check.check)
