@@ -256,6 +256,8 @@ class Client:
         protocol: str | None = None,
         description: str | None = None,
         namespace: str | None = None,
+        version: str | None = None,
+        metadata: object = None,
         timeout_s: float | None = None,
     ) -> Backend:
         """Change what is given, keep the rest, and return the entry. An empty text clears.
@@ -269,9 +271,13 @@ class Client:
             "protocol": None if protocol is None else fields.check_protocol(protocol),
             "description": description,
             "namespace": namespace,
+            "version": version,
+            "metadata": metadata,
         }
         fields.check_description(description)
         fields.check_namespace(namespace)
+        fields.check_version(version)
+        fields.check_metadata(metadata)
         params = {"name": name} | {
             field: value for field, value in changes.items() if value is not None
         }

@@ -59,6 +59,8 @@ async def test_methods_return_what_they_did(served: Served) -> None:
 
         changed = await registry.update("dev", port=4450, protocol="wss", description="")
         assert (changed.url, changed.description) == ("wss://[::1]:4450", None)
+        changed = await registry.update("dev", version="2", metadata="")
+        assert (changed.version, changed.metadata) == ("2", None)
         await registry.ping("dev")
         assert [one.last_seen is not None for one in await registry.list()] == [True]
 
@@ -265,6 +267,8 @@ async def test_registry_is_looked_for_before_each_attempt(
         (lambda registry: registry.register("a", "h", 1, source="file"), "source"),
         (lambda registry: registry.update("a", port=65536), "port"),
         (lambda registry: registry.update("a", namespace="\0"), "namespace"),
+        (lambda registry: registry.update("a", version="\0"), "version"),
+        (lambda registry: registry.update("a", metadata=object()), "metadata"),
         (lambda registry: anext(registry.pages(size=0)), "size"),
         # Half a character, which is what Python makes of bytes that are not UTF-8; and no text.
         (lambda registry: registry.get("\ud800"), "name"),
