@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from plexus_registry import backend as fields
-from plexus_registry.backend import Source
+from plexus_registry.backend import GREATEST_LIMITS, Source
 from plexus_registry.errors import InvalidValue
 
 _encode = msgspec.json.Encoder().encode
@@ -37,9 +37,10 @@ def registration(
         "host": fields.check_host(host),
         "port": fields.check_port(port),
         "protocol": fields.check_protocol(protocol),
-        "description": fields.check_description(description),
+        "description": fields.check_description(description, GREATEST_LIMITS),
         "namespace": fields.check_namespace(namespace),
         "version": fields.check_version(version),
+        # Most registries would leave out a longer one without a word.
         "metadata": fields.check_metadata(metadata),
     }
     return {field: value for field, value in params.items() if value is not None}

@@ -274,10 +274,10 @@ class Client:
             "version": version,
             "metadata": metadata,
         }
-        fields.check_description(description)
+        fields.check_description(description, fields.GREATEST_LIMITS)
         fields.check_namespace(namespace)
         fields.check_version(version)
-        fields.check_metadata(metadata)
+        fields.check_metadata(metadata, fields.GREATEST_LIMITS)
         params = {"name": name} | {
             field: value for field, value in changes.items() if value is not None
         }

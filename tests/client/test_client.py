@@ -59,6 +59,8 @@ async def test_methods_return_what_they_did(served: Served) -> None:
 
         changed = await registry.update("dev", port=4450, protocol="wss", description="")
         assert (changed.url, changed.description) == ("wss://[::1]:4450", None)
+        with pytest.raises(Refused, match="max_description_size"):  # which another may have raised
+            await registry.update("dev", description="x" * 2000)
         changed = await registry.update("dev", version="2", metadata="")
         assert (changed.version, changed.metadata) == ("2", None)
         await registry.ping("dev")
