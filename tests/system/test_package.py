@@ -118,7 +118,7 @@ def test_purge_leaves_a_mount_point_and_nothing_in_it(registry: Registry) -> Non
     registry.register("kept")
     assert run("test", "-e", f"{STATE}/registry.db").status == 0
     purged = run("apt-get", "purge", "--yes", "plexus-registry").check()
-    assert STATE in purged.stderr
+    assert STATE in purged.stdout  # of dpkg, which has both streams there
     assert run("find", STATE, "-mindepth", "1").check().stdout == ""
     assert run("dpkg-query", "--status", "plexus-registry").status != 0
 
