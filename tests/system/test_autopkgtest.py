@@ -12,6 +12,8 @@ from system.packages import ROOT, copy_sources, source_files
 from system.registry import Figure
 
 SOURCE = "/srv/source"
+# Building the package ran all of them; here they have to find what is installed.
+SOME = "life_cycle or daemon_command"
 TESTER = "tester"
 
 
@@ -37,6 +39,7 @@ def test_installed_package_passes(machine: Machine, source: str, name: str, figu
     result = machine.run(
         *("sh", "-c", f"cd {source} && AUTOPKGTEST_TMP=$(mktemp -d) debian/tests/{name}"),
         user=TESTER,
+        environ={"PYTEST_ADDOPTS": f"-k '{SOME}'"},
         timeout_s=1200,
     ).check()
     assert result.stderr == ""  # which autopkgtest takes for a failure
